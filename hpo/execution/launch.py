@@ -464,8 +464,7 @@ def launch(
             a map-style data set of torch's, or a dict of them by part; with `label` and `drop`, columns of a table.
             Without a study, space and parameters the template quickstart is launched on it; without a name the study
             has that of the file, or quickstart. The options of workers below, and the other keys of a study file: name,
-            objective, trials, timeout, trial_timeout, target, until, sampler, pruner, seed, folds,
-            baseline, …
+            objective, trials, timeout, trial_timeout, target, until, sampler, pruner, seed, folds, baseline, …
 
     Raises:
         RequestError: a value is wrong; the line names the key and the value.

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from hpo.config import registry
 from hpo.datasets.sample_codec import pack_scores, pack_split
+from hpo.datasets.sample_error import sampling_error
 from hpo.datasets.sample_scores import SampleScores, ValidationSplit
 from hpo.errors import HpoError, RunError, StorageLostError, StudyDeletedError
 from hpo.execution.study_callback import LOST, NOT_OURS, RunningTrial
@@ -229,9 +230,9 @@ class TrialRecorder:
         if values is None:
             missing = ", ".join(name for name in self._objectives if name not in metrics)
             return TrialOutcome(claim, TrialState.FAIL, None, attrs, "error", f"it was never measured: {missing}")
-        return TrialOutcome(
-            claim, TrialState.COMPLETE, values, attrs, weights=result.weights, samples=_sample_scores(result)
-        )
+        samples = _sample_scores(result)
+        attrs = {**_measure_error(samples), **attrs}
+        return TrialOutcome(claim, TrialState.COMPLETE, values, attrs, weights=result.weights, samples=samples)
 
     def _describe_violations(self, result: TrainResult, violations: Mapping[str, float]) -> str:
         """Return the constraints that a trial violates, in a line."""
@@ -398,6 +399,14 @@ def _sample_scores(result: TrainResult) -> list[tuple[SampleScores, ValidationSp
     found = [(log.result(fit, result.best_epoch), log.split) for fit, log in enumerate(result.sample_logs)]
     kept = [(scores, split) for scores, split in found if scores is not None]
     return kept if len(kept) == len(found) else []
+
+
+def _measure_error(samples: Sequence[tuple[SampleScores, ValidationSplit]]) -> dict[str, object]:
+    """Return the standard error of a trial of one fit; an accuracy's follows from the number of its samples."""
+    if len(samples) != 1 or samples[0][0].metric == "val_accuracy":
+        return {}
+    error = sampling_error(*samples[0])
+    return {} if error is None else {STANDARD_ERROR: error}
 
 
 def _values_text(outcome: TrialOutcome) -> str:

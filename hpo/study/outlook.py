@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DataFacts
+from hpo.datasets.sample_scores import KINDS
 from hpo.errors import RequestError
 from hpo.study.attributes import TRIAL_SEED, read_standard_error, read_whole
 from hpo.study.definition import Budget, Definition
@@ -26,7 +27,7 @@ __all__ = ["StudyOutlook", "binomial_error", "count_validation_samples", "explai
 Array = np.ndarray[Any, Any]
 SEED = "seed"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-NOISE_OF_MODELS = "give it folds = 5 or seeds = 3, which measure it, or choose val_accuracy, whose samples tell it"
+NOISE_OF_MODELS = "folds = 5 or seeds = 3 measure it"
 NOISE_OF_FUNCTIONS = (
     'let it set trial.set_user_attr("standard_error", …), report the scores of its folds with '
     "optuna.terminator.report_cross_validation_scores(trial, scores), or call it twice with the same parameters"
@@ -173,7 +174,7 @@ def count_validation_samples(
     """
     validation, samples = config.validation, definition.dataset.samples
     if definition.resampling is not None and definition.resampling.folds is not None:
-        return (facts.scored if facts else samples) or None
+        return (samples if facts is None else facts.scored) or None
     if not validation:
         return None
     if facts is not None and validation == baseline.validation:
@@ -191,10 +192,7 @@ def explain_unsettled(outlook: Outlook | None, definition: Definition, trials: i
         return (
             f"the noise of its values is not known: {NOISE_OF_MODELS if definition.configured else NOISE_OF_FUNCTIONS}"
         )
-    return (
-        f"the rest of its budget is expected to gain {outlook.gain:.2g}, and the noise of its values is "
-        f"{outlook.noise:.2g}"
-    )
+    return outlook.describe(trials)
 
 
 def refuse_unsettled(definition: Definition) -> str | None:
@@ -204,13 +202,11 @@ def refuse_unsettled(definition: Definition) -> str | None:
     if not definition.learned and definition.sampler.name == "grid":
         return "a grid is trained in order, so its trials so far say nothing of the rest; take sampler random or tpe"
     metric = definition.objectives[0].metric
-    if definition.configured and metric != "val_accuracy" and not _measures_noise(definition):
+    if definition.configured and metric not in KINDS and not _measures_noise(definition):
         return f"needs the noise of {metric}, which one fit of a configuration does not tell; {NOISE_OF_MODELS}"
     return None
 
 
 def _measures_noise(definition: Definition) -> bool:
     """Tell whether a trial has several fits, or a space the seed."""
-    resampling = getattr(definition, "resampling", None)
-    several = resampling is not None and len(resampling.fits) > 1
-    return several or any(dimension.parameter.name == SEED for dimension in definition.space.varied)
+    return len(definition.fits) > 1 or any(dimension.parameter.name == SEED for dimension in definition.space.varied)

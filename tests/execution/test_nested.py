@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
 import hpo
 from hpo.errors import RequestError, RunError
 from hpo.execution.evaluate import evaluate
 from hpo.execution.nested import check_nested, list_nested, plan_outer_folds, refuse_other_options, run_nested
-from hpo.report.data.nested import read_nested
-from hpo.report.render.json import report_schema
-from hpo.report.stats.nested_score import NestedScore, score_nested
-from hpo.report.write import write_report
+from hpo.report.chapters.order import make_chapters
+from hpo.report.render.json import report_document, report_schema
+from hpo.report.report_data import read_report_data
+from hpo.report.stats.nested_score import NestedScore, read_scores
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.candidates import trial_config_of
@@ -30,7 +32,8 @@ from hpo.training.predictions import predict_split
 from hpo.utils.home import default_storage
 from tests.data import small_npz
 from tests.helpers import run_hpo
-from tests.study.helpers import new_storage
+from tests.report.helpers import tell_all, tell_run
+from tests.study.helpers import holder, new_storage
 from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 2, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
@@ -38,7 +41,7 @@ SMALL = {"widths": "8", "epochs": 2, "batch_size": 32, "learning_rate": {"low": 
 
 def make(folder: Path, **keys: Any) -> Study:
     data = small_npz(folder / "small.npz", samples=150)
-    table = {"dataset": str(data), "trials": 3, "sampler": "random", "seed": 3, "parameters": SMALL, **keys}
+    table = {"dataset": str(data), "trials": 2, "sampler": "random", "seed": 3, "parameters": SMALL, **keys}
     name, definition, budget = parse_definition(table, "small", folder)
     return Study.create(new_storage(folder), name, definition, budget)
 
@@ -49,10 +52,10 @@ def run(each: Study) -> None:
 
 def test_each_fold_is_tested_on_once_by_what_a_study_without_it_has_chosen(tmp_path: Path) -> None:
     study = make(tmp_path)
-    found = evaluate(study, outer_folds=3, device="cpu", cpus=1)
+    found = evaluate(study, outer_folds=2, device="cpu", cpus=1)
     assert isinstance(found, NestedScore)
     assert found.complete
-    assert [each.name for each in outer_studies(study)] == [f"small-outer-{i}-of-3" for i in (1, 2, 3)]
+    assert [each.name for each in outer_studies(study)] == ["small-outer-1-of-2", "small-outer-2-of-2"]
     cache = DataCache(study.definition.dataset, select_device("cpu"))
     whole = {sample.tobytes() for sample in cache.load().train[0]}  # type: ignore[index]
     seen: list[bytes] = []
@@ -72,7 +75,7 @@ def test_each_fold_is_tested_on_once_by_what_a_study_without_it_has_chosen(tmp_p
         tested = [sample.tobytes() for sample in data.dataset.test()[0]]  # type: ignore[operator]
         assert not set(tested) & {sample.tobytes() for sample in data.dataset.train[0]}  # type: ignore[index]
         seen += tested
-        assert [read.dataset for read in list_test_set_reads(outer)] == [f"outer fold {row.fold} of 3 of small.npz"] * 2
+        assert [read.dataset for read in list_test_set_reads(outer)] == [f"outer fold {row.fold} of 2 of small.npz"] * 2
     assert (len(seen), set(seen)) == (150, whole)
     assert not list_test_set_reads(study)  # its own test set stays closed
     assert [each.mean for each in (found.score, found.optimism)] == pytest.approx(  # type: ignore[union-attr]
@@ -80,28 +83,45 @@ def test_each_fold_is_tested_on_once_by_what_a_study_without_it_has_chosen(tmp_p
     )
 
     # Nothing is run again, a larger budget is.
-    assert evaluate(study, outer_folds=3, device="cpu", cpus=1) == found
-    assert [row.exist for row in list_nested(study, 3)] == [3, 3, 3]
-    assert [(row.trials, row.exist) for row in list_nested(study, 2)] == [(3, 0)] * 2
-    study.extend(study.budget.model_copy(update={"trials": 4}))
-    assert [row.trials for row in list_nested(study, 3)] == [1, 1, 1]
+    run_nested(outer_studies(study), 1, pytest.fail)
+    assert [row.exist for row in list_nested(study, 2)] == [2, 2]
+    assert [(row.trials, row.exist) for row in list_nested(study, 3)] == [(2, 0)] * 3
+    study.extend(study.budget.model_copy(update={"trials": 3}))
+    assert [row.trials for row in list_nested(study, 2)] == [1, 1]
 
     # The report has it, and deleting the study deletes all of it.
-    paths = write_report(study, tmp_path / "out")
-    document = json.loads(paths.json.read_text())
+    data = read_report_data(study)
+    document = json.loads(json.dumps(report_document(data), default=str))
     jsonschema.Draft202012Validator(report_schema()).validate(document)
     assert document["nested"][0]["score"]["mean"] == pytest.approx(found.score.mean)  # type: ignore[union-attr]
-    assert "## Nested evaluation" in paths.markdown.read_text()
-    assert document["verdict"][0].count("Nested evaluation with 3 outer folds: test accuracy") == 1
+    assert "nested" in [chapter.key for chapter in make_chapters(data)]
+    assert document["verdict"][0].count("Nested evaluation with 2 outer folds: test accuracy") == 1
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     rows = json.loads(run_hpo("list", "--format", "json", "--storage", url).stdout)
-    assert [row["name"] for row in rows][:3] == ["small", "small-outer-1-of-3", "small-outer-1-of-3-evaluation-refit"]
-    assert [row["of"] for row in rows][:3] == [None, "small", "small-outer-1-of-3"]
-    assert len(list_companions(study)) == 6
+    assert [row["name"] for row in rows][:3] == ["small", "small-outer-1-of-2", "small-outer-1-of-2-evaluation-refit"]
+    assert [row["of"] for row in rows][:3] == [None, "small", "small-outer-1-of-2"]
+    assert len(list_companions(study)) == 4
     study.storage.engine.dispose()
     done = run_hpo("delete", "small", "--yes", "--storage", url)
     assert done.returncode == 0, done.stderr
     assert json.loads(run_hpo("list", "--format", "json", "--storage", url).stdout) == []
+
+
+def tell_untrained(each: Study) -> None:
+    """Run a study without training: its results are told."""
+    if each.definition.evaluation is None:
+        tell_all(each)
+    for _ in range(each.remaining()):
+        claim = each.claim(holder())
+        assert claim is not None
+        tell_run(each, claim, defaultdict(lambda: 0.9), 0.01)
+
+
+def fail(each: Study) -> None:
+    while claim := each.claim(holder()):
+        each.suggest_config(claim)
+        each.storage.set_trial_user_attr(claim.id, "message", "no luck")
+        each.storage.set_trial_state_values(claim.id, TrialState.FAIL)
 
 
 def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -112,33 +132,58 @@ def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
     def interrupted(each: Study) -> None:
         begun.append(each.name)
         if len(begun) < 3:
-            run(each)
+            tell_untrained(each)
 
     run_nested(studies, 1, interrupted, lambda: len(begun) == 3)
     assert begun == ["small-outer-1-of-2", "small-outer-1-of-2-evaluation-refit", "small-outer-2-of-2"]
-    (found,) = read_nested(study)
-    assert [bool(each.scores) for each in found.folds] == [True, False]
-    assert found.remaining == 3
+    (found,) = read_scores(study)
+    assert [each.score is not None for each in found.folds] == [True, False]
+    assert found.remaining == 2
     begun.clear()
 
     def again(each: Study) -> None:
         begun.append(each.name)
-        run(each)
+        tell_untrained(each)
 
     run_nested([create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)], 1, again)
     assert begun == ["small-outer-2-of-2", "small-outer-2-of-2-evaluation-refit"]
-    (found,) = read_nested(study)
-    assert all(each.scores for each in found.folds)
-    check_nested(studies, score_nested(found))
+    (found,) = read_scores(study)
+    assert found.complete
+    check_nested(studies, found)
 
 
 def test_a_fold_without_a_result_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
-    study = make(tmp_path, parameters={**SMALL, "learning_rate": 1e30}, trials=1)
+    study = make(tmp_path)
     studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
-    run_nested(studies, 1, run)
-    found = score_nested(read_nested(study)[0])
-    assert (found.score, found.complete) == (None, False)
-    with pytest.raises(RunError, match=r"small-outer-1-of-2' has no complete trial.*small-outer-2-of-2' has no"):
+    run_nested(studies, 1, lambda each: fail(each) if each == studies[0] else tell_untrained(each))
+    (found,) = read_scores(study)
+    assert [fold.score is not None for fold in found.folds] == [False, True]
+    assert not found.complete
+    with pytest.raises(RunError, match=r"^study 'small-outer-1-of-2' has no complete trial .2 FAIL.*: no luck$"):
+        check_nested(studies, found)
+
+
+def test_a_choice_that_fails_as_it_is_tested_is_no_success(tmp_path: Path) -> None:
+    study = make(tmp_path)
+    studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
+
+    def run_most(each: Study) -> None:
+        if each.name != "small-outer-1-of-2-evaluation-refit":
+            tell_untrained(each)
+            return
+        claim = each.claim(holder())  # of the chosen configuration
+        assert claim is not None
+        each.suggest_config(claim)
+        each.storage.set_trial_state_values(claim.id, TrialState.FAIL)
+        tell_untrained(each)
+
+    run_nested(studies, 1, run_most)
+    (found,) = read_scores(study)
+    assert found.lost == (1,)
+    assert found.remaining == 0
+    with pytest.raises(
+        RunError, match=r"failed or diverged as it was trained again .*: trial \d of small-outer-1-of-2$"
+    ):
         check_nested(studies, found)
 
 
@@ -147,11 +192,11 @@ def test_a_study_that_was_made_again_has_outer_folds_of_its_own(tmp_path: Path) 
     first = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
     study.storage.delete_study(study.id)  # as another tool does, which leaves companions behind
     again = make(tmp_path, sampler="tpe")
-    assert not read_nested(again)
+    assert not read_scores(again)
     second = [create_outer_study(again, fold) for fold in plan_outer_folds(again, 2)]
     assert [each.name for each in first] == ["small-outer-1-of-2", "small-outer-2-of-2"]
     assert [each.name for each in second] == ["small-outer-1-of-2-2", "small-outer-2-of-2-2"]
-    assert len(read_nested(again)[0].folds) == 2
+    assert len(read_scores(again)[0].folds) == 2
 
 
 def test_what_cannot_be_nested_is_refused_in_a_line(tmp_path: Path) -> None:
@@ -195,12 +240,12 @@ def test_the_command_prints_the_score_and_refuses_objective_functions(tmp_path: 
     Study.create(StudyStorage(url), "small", definition, budget)
     shown = run_hpo("evaluate", "small", "--outer-folds", "2", "--dry-run", "--format", "json")
     assert shown.returncode == 0, shown.stderr
-    first = {"study": "small-outer-1-of-2", "train": 75, "test": 75, "trials": 3, "exist": 0}
+    first = {"study": "small-outer-1-of-2", "train": 75, "test": 75, "trials": 2, "exist": 0}
     assert json.loads(shown.stdout)[0] == first
     assert "nothing is created" in shown.stderr
     made = run_hpo("evaluate", "small", "--outer-folds", "2", "--workers", "0", "--format", "json")
     assert made.returncode == 0, made.stderr
-    assert json.loads(made.stdout)["left"] == 6
+    assert json.loads(made.stdout)["left"] == 4
     assert "none is tested yet" in made.stderr
     (tmp_path / "calls.py").write_text("def objective(trial):\n    return trial.suggest_float('x', 0, 1)\n")
     location = f"{tmp_path / 'calls.py'}:objective"

@@ -170,7 +170,7 @@ def test_the_question_costs_no_statement(tmp_path: Path) -> None:
     counts = {}
     for until in ("trials", "settled"):
         study = make_study(tmp_path, until, trials=60, **{**EASY, "until": until})
-        values = 0.5 + 0.4 * np.random.default_rng(0).random(40)
+        values = 0.5 + 0.4 * np.random.default_rng(0).random(26)
         tell(study, values[:1])
         statements = Statements(study.storage.engine)
         tell(study, values[1:])
@@ -184,7 +184,8 @@ def test_the_question_costs_no_statement(tmp_path: Path) -> None:
         ({"until": "setled"}, "until = 'setled': must be"),
         ({"until": 20}, 'until = 20: must be "settled" or "trials"'),
         ({"objective": ["val_accuracy", "parameter_count"]}, "needs a single objective, but the study has 2"),
-        ({"objective": "val_loss"}, "needs the noise of val_loss, which one fit of a configuration does not tell"),
+        ({"objective": "parameter_count"}, "needs the noise of parameter_count, which one fit of a configuration"),
+        ({"objective": "val_calibration_error"}, "folds = 5 or seeds = 3 measure it"),
         ({"sampler": "grid", "parameters": {"depth": [1, 2]}}, "a grid is trained in order"),
     ],
 )
