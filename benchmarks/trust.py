@@ -36,8 +36,6 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from hpo.report.stats.choice import choose_trial
-from hpo.report.stats.selection import correct_selection
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
@@ -54,6 +52,8 @@ from benchmarks.trust_studies import (
 )
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import mnist
+from hpo.report.stats.choice import choose_trial
+from hpo.report.stats.selection import correct_selection
 
 Array = np.ndarray[Any, Any]
 Row = dict[str, Any]
