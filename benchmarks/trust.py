@@ -99,8 +99,7 @@ def _truth_data(kind: str, seed: int) -> dict[str, Array]:
     """Return the samples of a study, and as its test part all others; labels may be drawn at random."""
     whole = mnist()
     x, y = (np.asarray(part) for part in whole.train)
-    test = whole.test() if callable(whole.test) else whole.test
-    assert test is not None
+    test: Any = whole.test() if callable(whole.test) else whole.test
     x, y = np.concatenate([x, np.asarray(test[0])]), np.concatenate([y, np.asarray(test[1])])
     rng = np.random.default_rng([seed, 24])
     chosen = rng.permutation(len(x))
@@ -215,11 +214,18 @@ def measure_outer(planned: Row, folder: Path) -> Row:
 
 
 def _measure_rival(planned: Row, arrays: Mapping[str, Array]) -> Row:
-    regression = planned["data"] == "diabetes"
     task = Task(
-        *(arrays[name] for name in ("x_train", "y_train", "x_test", "y_test")),
-        SPACE, DEFAULTS, EPOCHS, regression, planned["seconds"], planned["split"],
-    )  # fmt: skip
+        x=arrays["x_train"],
+        y=arrays["y_train"],
+        x_test=arrays["x_test"],
+        y_test=arrays["y_test"],
+        space=SPACE,
+        defaults=DEFAULTS,
+        epochs=EPOCHS,
+        regression=planned["data"] == "diabetes",
+        seconds=planned["seconds"],
+        seed=planned["split"],
+    )
     found = run_rival(planned["way"], task, SEEDS)
     return {
         "scores": {"best": found["score"]},

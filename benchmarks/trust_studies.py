@@ -74,7 +74,7 @@ class Chosen:
 
 
 def run_study(
-    table: Mapping[str, Any], arrays: Mapping[str, Array], folder: Path, seconds: float = math.inf
+    table: Mapping[str, Any], arrays: Mapping[str, Any], folder: Path, seconds: float = math.inf
 ) -> FinishedStudy:
     """Run a study in this process, on one thread, in a folder that is emptied before.
 
