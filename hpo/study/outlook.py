@@ -162,14 +162,14 @@ def binomial_error(share: float, count: int | None) -> float | None:
 
 
 def count_validation_samples(
-    definition: Definition, config: TrialConfig, baseline: TrialConfig, facts: DataFacts | None
+    definition: Definition, config: TrialConfig, baseline: TrialConfig | None, facts: DataFacts | None
 ) -> int | None:
     """Count the samples that a configuration is validated on, once each in folds; None where that is not known.
 
     Args:
         definition: of the study.
         config: the configuration.
-        baseline: the study's baseline, whose split was looked at.
+        baseline: the study's baseline, whose split was looked at; None where none was.
         facts: what was found in it.
     """
     validation, samples = config.validation, definition.dataset.samples
@@ -177,7 +177,7 @@ def count_validation_samples(
         return (samples if facts is None else facts.scored) or None
     if not validation:
         return None
-    if facts is not None and validation == baseline.validation:
+    if facts is not None and baseline is not None and validation == baseline.validation:
         return facts.validation or None  # as they were counted: groups are whole, and a file may have its own
     if validation >= 1:
         return round(validation)
