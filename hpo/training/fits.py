@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -172,6 +172,12 @@ class JointTrial:
         """Return the rows at a position of the trial's history by fit."""
         return {number: curve[position] for number, curve in sorted(self.curves.items()) if len(curve) > position}
 
+    def result(self) -> TrainResult:
+        """Return the trial's result, with the sample scores of all its fits."""
+        results = [self.results[fit.number] for fit in self.fits if fit.number in self.results]
+        logs = [log for result in results for log in result.sample_logs]
+        return replace(TrainResult.of(self.member), sample_logs=logs if len(logs) == len(self.fits) else ())
+
     def stop_fits(self) -> None:
         """Stop the fits in training once the trial has ended."""
         if (reason := self.member.stopped) is not None:
@@ -314,4 +320,4 @@ class FitCallback(Callback):
         if not trial.told:
             trial.told = True
             for callback in self._callbacks:
-                callback.on_end(trial.member, TrainResult.of(trial.member))
+                callback.on_end(trial.member, trial.result())

@@ -22,6 +22,7 @@ from hpo.execution import trial_fits
 from hpo.execution.reproduce import reproduce
 from hpo.execution.restore import restore
 from hpo.report.data.results import read_results, trial_table
+from hpo.report.data.sample_scores import read_sample_scores
 from hpo.storage.tables import FITS, LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles, list_local_weights
@@ -94,6 +95,8 @@ def test_a_trials_rows_are_the_means_over_its_fits_and_its_value_is_that_of_the_
     assert [entry["standard_error"] for entry in trial_table(read_results(study))] == [
         row.standard_error for row in read_results(study).trials
     ]
+    samples = read_sample_scores(study).trials
+    assert [[each.fit for each in samples[number]] for number in range(2)] == [list(range(6))] * 2
     assert not list_local_weights(study)
     assert not [path for path in StudyFiles(study).folder("checkpoints").iterdir() if path.name != "study.json"]
 
