@@ -133,6 +133,22 @@ def test_a_worker_costs_few_statements_however_many_trials_there_are(
     check(early, late)
 
 
+def test_the_fits_of_a_trial_cost_no_statements_of_their_own(tmp_path: Path) -> None:
+    small, folds = {**FLAT, "epochs": 2}, {"folds": 4, "pruner": {"name": "wilcoxon", "n_warmup_steps": 0}}
+    table = {
+        "dataset": str(small_npz(tmp_path / "small.npz", 120)),
+        "trials": 12,
+        "sampler": "tpe",
+        "parameters": small,
+    }
+    name, definition, budget = parse_definition({**table, **folds}, "small", tmp_path)
+    study = Study.create(new_storage(tmp_path), name, definition, budget)
+    statements = Statements(study.storage.engine)
+    make_worker(study, cohort=1, lease=4 * NEVER).run()
+    assert {len(fits) for fits in study.storage.read_fits(study.id).values()} == {4}
+    assert statements.count / 12 <= MOST
+
+
 @pytest.mark.parametrize("pruner", ["median", "asha"])
 def test_a_pruner_costs_no_statements(pruner: str, tmp_path: Path) -> None:
     """Each time that a trial is trained: one that ASHA has paused, and promoted, is trained twice."""
