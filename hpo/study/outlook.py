@@ -192,10 +192,7 @@ def explain_unsettled(outlook: Outlook | None, definition: Definition, trials: i
         return (
             f"the noise of its values is not known: {NOISE_OF_MODELS if definition.configured else NOISE_OF_FUNCTIONS}"
         )
-    return (
-        f"the rest of its budget is expected to gain {outlook.gain:.2g}, and the noise of its values is "
-        f"{outlook.noise:.2g}"
-    )
+    return outlook.describe(trials)
 
 
 def refuse_unsettled(definition: Definition) -> str | None:
