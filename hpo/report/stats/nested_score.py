@@ -262,7 +262,9 @@ def _compare(results: NestedResults, name: str, values: Sequence[Value | None]) 
     ranges: list[Any] = [each for each in domains if isinstance(each, Range)]
     numbers = [float(value) for value in plain if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(ranges) == len(domains) == 1 and len(numbers) == len(plain):
-        places = [to_unit_interval(ranges[0], number) for number in numbers]
+        (domain,) = ranges
+        inside = [min(max(number, domain.low), domain.high) for number in numbers]  # a baseline may be beyond
+        places = [to_unit_interval(domain, number) for number in inside]
         return ParameterAgreement(name, plain, None, max(places) - min(places))
     most = Counter(map(repr, plain)).most_common(1)[0][1]
     return ParameterAgreement(name, plain, most / len(plain), None)
