@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -133,7 +133,7 @@ class StudyOutlook:
                 config = definition.config(self.study.space.values(trial.params))
             except RequestError:
                 return None  # it was added by others
-            self._counts[share] = count_validation_samples(definition, config, self._baseline, facts)
+            self._counts[share] = count_validation_samples(definition, config, lambda: self._baseline, facts)
         return binomial_error(value, self._counts[share])
 
 
@@ -179,14 +179,14 @@ def binomial_error(share: float, count: int | None) -> float | None:
 
 
 def count_validation_samples(
-    definition: Definition, config: TrialConfig, baseline: TrialConfig, facts: DataFacts | None
+    definition: Definition, config: TrialConfig, baseline: Callable[[], TrialConfig], facts: DataFacts | None
 ) -> int | None:
     """Count the samples that a configuration is validated on, once each in folds; None where that is not known.
 
     Args:
         definition: of the study.
         config: the configuration.
-        baseline: the study's baseline, whose split was looked at.
+        baseline: returns the study's baseline, whose split was looked at.
         facts: what was found in it.
     """
     validation, samples = config.validation, definition.dataset.samples
@@ -194,7 +194,7 @@ def count_validation_samples(
         return (samples if facts is None else facts.scored) or None
     if not validation:
         return None
-    if facts is not None and validation == baseline.validation:
+    if facts is not None and validation == baseline().validation:
         return facts.validation or None  # as they were counted: groups are whole, and a file may have its own
     if validation >= 1:
         return round(validation)
