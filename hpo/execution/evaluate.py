@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 import optuna
@@ -21,6 +21,7 @@ from hpo.execution.evaluate_function import (
     plan_function_evaluations,
     refuse_seedless,
 )
+from hpo.execution.evaluation_request import SEEDS, TOP, EvaluationRequest
 from hpo.execution.launch import check_backend, run_study, run_workers
 from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.optimize import send_function
@@ -30,7 +31,10 @@ from hpo.report.dashboard.publish import publish_report
 from hpo.report.data.evaluations import EvaluationResults, read_comparisons, read_evaluations
 from hpo.report.data.results import Results, read_results
 from hpo.report.report_data import read_report_data
+from hpo.report.stats.across_datasets import compare_across
 from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidates
+from hpo.report.stats.study_comparison import compare_studies
+from hpo.report.stats.variance_sources import measure_variance_sources
 from hpo.study import Study
 from hpo.study.definition import Source, test_metric
 from hpo.study.files.artifacts import find_artifact, save_artifact
@@ -61,7 +65,7 @@ __all__ = [
 ]
 
 SAMPLES = "samples.npz"
-TOP, SEEDS, NESTED_SEEDS = 3, 5, 1
+NESTED_SEEDS = 1
 
 
 @overload
@@ -107,13 +111,13 @@ def evaluate(
         top: number of configurations, the best first; by default 3.
         seeds: number of runs of each; by default 5, and 1 with `outer_folds`.
         dataset: another data set than the study's: a name, or the path of an .npz file.
-        datasets: several data sets, on each of which the configurations are evaluated; see
-            `hpo.report.stats.across_datasets.compare_across`.
+        datasets: several data sets, on each of which the configurations are evaluated. The statistics then have a
+            comparison `across` them.
         refit: train on training and validation data together, for a fixed number of epochs.
         vary: sources of chance that are varied each alone, and then all together: of `split`, `order`, `init` and
             `seed`; or `all`. The statistics then have their `variance`.
         compare: another study on the same data. The chosen configurations of both are trained from the same fresh seeds
-            and splits; the statistics are those of this comparison.
+            and splits; the statistics are those of this comparison, with their `pairs`.
         inside: look into the best model too: its loss landscape, filters and units.
         objective: the study's objective function, or `FILE.py:FUNCTION`, where the study has one.
         outer_folds: nest the whole study instead: launch it anew on the training part of each of so many outer folds,
@@ -197,44 +201,12 @@ def _read_stats(study: Study, evaluations: Sequence[Study], *, ran: bool) -> lis
     publish_evaluations(study)
     if ran:
         check_results(evaluations)
-    results = [*read_results_of(study, evaluations), *read_comparisons_of(study, evaluations)]
-    return [compare_candidates(each) for each in results]
-
-
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """Request of an evaluation, as the command's options have it; see `evaluate` for the attributes."""
-
-    top: int = TOP
-    seeds: int = SEEDS
-    dataset: object = None
-    datasets: Sequence[object] = ()
-    refit: bool = False
-    vary: Sequence[Source] = ("seed",)
-    compare: str | Study | None = None
-
-    def check(self) -> None:
-        """Refuse options that exclude each other.
-
-        Raises:
-            RequestError: names them.
-        """
-        others = {"--dataset": self.dataset is not None, "--datasets": bool(self.datasets), "--refit": self.refit}
-        others["--vary"] = len(self.vary) > 1
-        given = [name for name, is_given in others.items() if is_given]
-        if self.compare is not None and given:
-            raise RequestError(
-                f"evaluate --compare: both studies are compared on their own data and split; leave {given[0]} out"
-            )
-        if self.dataset is not None and self.datasets:
-            raise RequestError("evaluate: give --dataset or --datasets, not both")
-        if len(self.datasets) == 1:
-            raise RequestError("evaluate --datasets: takes two data sets or more; name one with --dataset")
-        if self.refit and len(self.vary) > 1:
-            raise RequestError(
-                "evaluate --refit: trains on training and validation data together, so there is no validation score "
-                "to vary; leave --vary or --refit out"
-            )
+    results, comparisons = read_results_of(study, evaluations), read_comparisons_of(study, evaluations)
+    across = compare_across(results)
+    stats = [
+        replace(compare_candidates(each), variance=measure_variance_sources(each), across=across) for each in results
+    ]
+    return stats + [replace(compare_candidates(each), pairs=tuple(compare_studies(each))) for each in comparisons]
 
 
 def plan_request(study: Study, request: EvaluationRequest) -> list[Study]:

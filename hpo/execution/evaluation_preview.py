@@ -48,7 +48,7 @@ def preview_evaluation(study: Study, request: EvaluationRequest) -> EvaluationPr
         vary = request.vary[1:]
         check_function_options(study, given, refit=request.refit, inside=False, vary=vary, compare=request.compare)
         candidates = list_function_candidates(choose_trials(study, request.top))
-        plans = [(study.definition.dataset, "seed", candidates)]
+        plans: list[_Plan] = [(study.definition.dataset, "seed", candidates)]
     elif request.compare is not None:
         plans = [(study.definition.dataset, "all", choose_compared(study, request.compare))]
     else:

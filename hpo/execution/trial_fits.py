@@ -76,7 +76,7 @@ class FitTrainer:
         while running:
             self._train_fits(running, replace(settings, callbacks=[callback]), callback, study_callback, at_once)
             running = self._select(running, callback, study_callback)
-        return [TrainResult.of(_joint(trial).member) for trial in trials]
+        return [_joint(trial).result for trial in trials]
 
     def _join(self, trial: RunningTrial, position: int, settings: TrainSettings) -> JointTrial:
         """Return what joins a trial's fits, with those that an earlier attempt has trained to their end."""

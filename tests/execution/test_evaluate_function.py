@@ -18,6 +18,7 @@ from optuna.trial import FixedTrial, TrialState
 
 import hpo
 from hpo.errors import RequestError, RunError, StudyForeignError
+from hpo.execution.evaluate import EvaluationRequest
 from hpo.execution.evaluation_preview import preview_evaluation
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_function import load_function
@@ -236,7 +237,7 @@ def test_what_the_command_refuses_and_prints(functions: Path) -> None:
     assert "would call the objective function 4 times; nothing is created" in preview.stderr
     assert len(preview.stdout.splitlines()) == 3
     assert evaluation_studies(study) == []
-    rows = preview_evaluation(study, top=12).rows
+    rows = preview_evaluation(study, EvaluationRequest(top=12)).rows
     assert {row["sizes"] for row in rows} == {"none", "[8]", "[16, 8]"}  # a value of None is said, too
     planned = run_hpo("evaluate", "seeded", *named, "--workers", "0", "--seeds", "2")
     assert planned.returncode == 0, planned.stderr

@@ -180,3 +180,18 @@ def test_a_loop_of_the_users_own_keeps_none(tmp_path: Path) -> None:
     make_worker(study).run()
     assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE]
     assert read_sample_scores(study) == SampleTable({}, {})
+
+
+def test_each_fit_has_scores_and_of_folds_every_sample_once(tmp_path: Path) -> None:
+    parameters = {name: value for name, value in SPACE.items() if name != "validation"}
+    study = make_study(new_storage(tmp_path), tmp_path, folds=3, parameters=parameters, trials=2)
+    make_worker(study).run()
+    table = read_sample_scores(study)
+    for row in read_results(study).trials:
+        fits = table.trials[row.number]
+        assert [scores.fit for scores in fits] == [0, 1, 2]
+        splits = [table.splits[scores.split] for scores in fits]
+        assert sorted(np.concatenate([split.index for split in splits])) == list(range(600))
+        values = [measure("val_accuracy", scores.scores, split) for scores, split in zip(fits, splits, strict=True)]
+        assert {scores.epochs[scores.best] for scores in fits} == {row.best_epoch}
+        assert np.mean(values, 0)[fits[0].best] == pytest.approx(row.value)

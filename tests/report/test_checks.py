@@ -14,6 +14,7 @@ import pytest
 
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DataFacts, DatasetReference
+from hpo.report.checks.chance import CHANCE_CHECKS
 from hpo.report.checks.data import DATA_CHECKS
 from hpo.report.checks.finding import Finding
 from hpo.report.checks.run import CHECKS, run_checks
@@ -132,6 +133,21 @@ def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
     )
 
 
+def spread_over(seeds: float, splits: float | None = None) -> EvaluationResults:
+    """An evaluation whose scores vary by so much from seed to seed, and from split to split."""
+    plain = evaluation(0.1)
+
+    def runs(label: str, deviation: float) -> CandidateRuns:
+        scores = [0.9 + deviation * each for each in (-1.0, 0.6, 1.0, -0.5, 0.2, -0.3)]
+        made = tuple(EvaluationRun("e", i, i, "COMPLETE", {"val_accuracy": s}) for i, s in enumerate(scores))
+        return CandidateRuns(label, 3, False, TrialConfig(), {}, None, made)
+
+    seeded = replace(plain, candidates=(runs("trial 3", seeds),))
+    if splits is None:
+        return seeded
+    return replace(seeded, varied={"split": replace(plain, candidates=(runs("trial 3", splits),), vary="split")})
+
+
 COPY = {"column": "copy", "kind": "determines", "score": 1.0, "values": 2}
 PRICE = {"name": "price", "skewness": 4.0, "outliers": 3, "low": 1.0, "median": 2.0, "high": 99.0}
 
@@ -238,6 +254,8 @@ CASES: list[Case] = [
         lambda: (plain(change=lambda row: begun(row, 30)), [evaluation(0.1, test=True)]),
         lambda: (plain(change=lambda row: begun(row, 60)), [evaluation(0.1, test=True)]),
     ),
+    ("seeds", lambda: (study(), [spread_over(0.1)]), lambda: (study(), [spread_over(0.001)])),
+    ("split", lambda: (study(), [spread_over(0.001, 0.02)]), lambda: (study(), [spread_over(0.02, 0.01)])),
     ("record", lambda: (plain(left=5),), lambda: (plain(),)),
     ("duplicates", lambda: (looked_at(overlaps=[overlap(30)]),), lambda: (looked_at(overlaps=[overlap(0)]),)),
     ("leaks", lambda: (looked_at(columns=[COPY]),), lambda: (looked_at(),)),
@@ -258,6 +276,27 @@ def test_there_are_28_checks_and_each_says_something() -> None:
     assert len(set(names)) == 28
     assert {f.check for f in run_checks(plain())} == set(names)
     assert [f.level for f in shown("clipping", plain())] == ["unknown"]
+
+
+def test_checks_of_chance_say_nothing_where_nothing_was_evaluated() -> None:
+    names = {check.__name__ for check in CHANCE_CHECKS}
+    assert not {f.check for f in run_checks(plain())} & names
+    assert {f.check for f in run_checks(study(), [spread_over(0.01)])} & names == {"seeds"}
+
+
+def test_the_split_matters_where_it_changes_which_configuration_is_the_best() -> None:
+    first, second = (0.9, 0.8, 0.9, 0.8, 0.9, 0.8), (0.85, 0.9, 0.8, 0.9, 0.8, 0.9)
+    found = spread_over(0.08, 0.08)
+    pair = tuple(
+        replace(
+            found.candidates[0],
+            label=label,
+            runs=tuple(EvaluationRun("e", i, i, "COMPLETE", {"val_accuracy": s}) for i, s in enumerate(scores)),
+        )
+        for label, scores in (("trial 3", first), ("trial 5", second))
+    )
+    (finding,) = shown("split", study(), [replace(found, varied={"split": replace(found, candidates=pair)})])
+    assert "on 3 of 6 splits another configuration than on most is the best" in finding.evidence
 
 
 def test_checks_of_the_data_say_nothing_where_nobody_has_looked() -> None:

@@ -88,7 +88,7 @@ def _unfinished(results: Results, evaluation: EvaluationResults) -> list[Block]:
     if not left:
         return []
     top = sum(not each.baseline for each in evaluation.candidates) or 1
-    seeds = max(len(each.runs) for each in evaluation.varied.values() for each in each.candidates)
+    seeds = max(len(runs.runs) for each in evaluation.varied.values() for runs in each.candidates)
     words = ",".join(source for source in evaluation.varied if source != "all") or "all"
     command = format_command(results, "evaluate", f"--vary {words} --top {top} --seeds {seeds}")
     return [Text(f"{number_of(left, 'run')} {'is' if left == 1 else 'are'} left. To finish:"), Code(command)]

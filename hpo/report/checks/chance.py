@@ -33,8 +33,8 @@ def seeds(results: Results, evaluations: Evaluations) -> list[Finding]:
     bad = share > 0.5 and spread.variance > 0
     evidence = (
         f"{results.objective.metric} varies by {spread.deviation:.2g} (standard deviation) from seed to seed, and by "
-        f"{between**0.5:.2g} over the middle half of {number_of(len(values), 'trial')}: seeds make {percent_text(share)} "
-        "of the variance"
+        f"{between**0.5:.2g} over the middle half of {number_of(len(values), 'trial')}: seeds make "
+        f"{percent_text(share)} of the variance"
     )
     return [
         Finding(
@@ -61,8 +61,8 @@ def split(results: Results, evaluations: Evaluations) -> list[Finding]:
     changed, splits = _count_changes(varied)
     bad = clear or 2 * changed > splits
     evidence = (
-        f"another split moves {results.objective.metric} by {moved.deviation:.2g} (standard deviation), another seed by "
-        f"{seeded.deviation:.2g}"
+        f"another split moves {results.objective.metric} by {moved.deviation:.2g} (standard deviation), another seed "
+        f"by {seeded.deviation:.2g}"
     )
     if splits:
         evidence += f"; on {changed} of {number_of(splits, 'split')} another configuration than on most is the best"

@@ -11,12 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.stats.metric_range import metric_range
+
+if TYPE_CHECKING:
+    from hpo.report.stats.across_datasets import AcrossDatasets
+    from hpo.report.stats.study_comparison import PairedScore
+    from hpo.report.stats.variance_sources import VarianceSources
 
 __all__ = [
     "FEWEST_SEEDS",
@@ -69,7 +74,8 @@ class Score:
         study_score: the score by which the study chose it; None where it did not.
         validation: the same score from fresh seeds; None of a refit.
         test: on the test set; None before the first look.
-        bias: selection bias: `study_score` less the mean of `validation`, positive where the former is better.
+        bias: selection bias: `study_score` less the mean of `validation`, positive where the former is better; None
+            where the one is a mean over folds, and the other is not.
     """
 
     candidate: CandidateRuns
@@ -110,6 +116,9 @@ class EvaluationStats:
         tied: labels of those that do not differ significantly from the best.
         beats_rival: whether the best is better than the baseline, or worse; None where the difference is not
             significant, or the best is the baseline.
+        variance: how much each source of chance contributes, as `hpo.evaluate(vary=…)` adds it.
+        pairs: of two studies, what is paired over seeds and splits, as `hpo.evaluate(compare=…)` adds it.
+        across: the comparison over several data sets, as `hpo.evaluate(datasets=…)` adds it.
     """
 
     scores: tuple[Score, ...]
@@ -117,6 +126,9 @@ class EvaluationStats:
     winner: CandidateRuns | None
     tied: tuple[str, ...]
     beats_rival: bool | None
+    variance: VarianceSources | None = None
+    pairs: tuple[PairedScore, ...] = ()
+    across: AcrossDatasets | None = None
 
     @property
     def best(self) -> Score | None:
@@ -136,7 +148,7 @@ def compare_candidates(evaluation: EvaluationResults, *, by_validation: bool = F
         (evaluation.validation_metric,) if by_validation else (evaluation.test_metric, evaluation.validation_metric)
     )
     sign = 1 if evaluation.objective.direction == "maximize" else -1
-    hits = CorrectnessCache()
+    hits = CorrectnessCache(same_split=evaluation.vary not in ("split", "all"))
     scores = [_score_candidate(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
     scores.sort(key=lambda score: -sign * score.validation.mean if score.validation else math.inf)
     evaluated = [score.candidate for score in scores if score.validation or score.test]
@@ -154,9 +166,14 @@ def compare_candidates(evaluation: EvaluationResults, *, by_validation: bool = F
 
 
 class CorrectnessCache:
-    """Cache of the samples that runs classified right, each read once: accuracies are means of that."""
+    """Cache of the samples that runs classified right, each read once: accuracies are means of that.
 
-    def __init__(self) -> None:
+    Args:
+        same_split: whether all runs are validated on the same samples; otherwise those of the test set alone are known.
+    """
+
+    def __init__(self, *, same_split: bool = True) -> None:
+        self._splits = {"test_accuracy": "test"} | ({"val_accuracy": "validation"} if same_split else {})
         self._known: dict[tuple[str, int, str], Array | None] = {}
 
     def of(self, runs: Sequence[EvaluationRun], metric: str) -> Array | None:
@@ -166,7 +183,7 @@ class CorrectnessCache:
         return np.stack(known) if known and len(known) == len(rows) and len({len(row) for row in known}) == 1 else None
 
     def _one(self, run: EvaluationRun, metric: str) -> Array | None:
-        split = {"val_accuracy": "validation", "test_accuracy": "test"}.get(metric)
+        split = self._splits.get(metric)
         key = (run.study, run.number, metric)
         if key not in self._known:
             predictions = run.predictions(split) if split else None
@@ -182,7 +199,9 @@ def _score_candidate(
         for metric in (evaluation.validation_metric, evaluation.test_metric)
     )
     chosen = candidate.study_score
-    bias = None if chosen is None or validation is None else _gain(chosen, validation.mean, sign)
+    bias = None
+    if chosen is not None and validation is not None and not evaluation.divided:
+        bias = _gain(chosen, validation.mean, sign)
     return Score(candidate, chosen, validation, test, bias)
 
 
@@ -296,7 +315,8 @@ def explain_columns(evaluation: EvaluationResults) -> str:
     """Explain in a line what the columns of `tabulate_scores` are."""
     fresh = "fresh_seeds" if evaluation.function else "validation"
     scored = "fresh_seeds" if evaluation.function else "test"
-    bias = "" if evaluation.refit else f"bias: how much better chosen is than {fresh}, the price of choosing; "
+    biased = not (evaluation.refit or evaluation.divided)
+    bias = f"bias: how much better chosen is than {fresh}, the price of choosing; " if biased else ""
     return (
         f"chosen: the score in the study; {bias}deviation: over seeds; low, high: 95 % interval of {scored}, from "
         f"{FEWEST_SEEDS} seeds; better_by: what the first row gains over this one"
@@ -333,7 +353,7 @@ def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) 
     method = (
         "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
     )
-    lines = [f"{evaluation.dataset}: {method or 'the split of the study, fresh seeds'}"]
+    lines = [f"{evaluation.dataset}: {method or f'{evaluation.split}, fresh seeds'}"]
     lines[0] += "; the test set was read once per run" if any(score.test for score in stats.scores) else ""
     if evaluation.function:
         lines = [f"{evaluation.function}: called again with the same parameters and fresh seeds"]

@@ -16,13 +16,24 @@ from typing import Any
 import numpy as np
 
 from hpo.config.values import Value, plain_value
-from hpo.report.data.nested import NestedResults, OuterResult
+from hpo.report.data.nested import NestedResults, OuterResult, read_nested
+from hpo.report.data.results import TrialRow, read_results
 from hpo.report.stats.evaluation_stats import LEVEL
 from hpo.report.stats.metric_range import metric_range
 from hpo.report.stats.trial_stats import to_unit_interval
 from hpo.space.domains import Range
+from hpo.study import Study
 
-__all__ = ["FoldMean", "FoldScore", "NestedScore", "ParameterAgreement", "average_folds", "score_nested"]
+__all__ = [
+    "FoldMean",
+    "FoldScore",
+    "NestedScore",
+    "ParameterAgreement",
+    "average_folds",
+    "choose_outer",
+    "read_scores",
+    "score_nested",
+]
 
 COMMON = 0.8  # share of the folds that have the same choice, from which they agree on it
 CLOSE = 0.25  # share of a range within which all folds are, up to which they agree on it
@@ -145,6 +156,16 @@ class NestedScore:
     def complete(self) -> bool:
         """True where every outer fold has a score."""
         return self.score is not None and self.score.count == self.count
+
+
+def choose_outer(outer: Study) -> TrialRow | None:
+    """Return the trial that the study of an outer fold has chosen; None without a complete one."""
+    return next((row for row in read_results(outer).ranked if row.config is not None), None)
+
+
+def read_scores(study: Study) -> tuple[NestedScore, ...]:
+    """Read the scores of all nested evaluations of a study, those of the fewest folds first."""
+    return tuple(map(score_nested, read_nested(study, choose_outer)))
 
 
 def score_nested(results: NestedResults) -> NestedScore:

@@ -62,11 +62,13 @@ def count_validation_samples(results: Results) -> int | None:
 def standard_error(results: Results) -> float | None:
     """Return the standard error of the best trial's value.
 
-    Of several fits it is that of their mean. Of one it is the chance in the validation samples alone, and the seed of
-    the training adds its own: of the validation accuracy p over n samples sqrt(p (1 - p) / n), of other metrics what
-    was measured as the trial ended. None where neither is known, as of trials of earlier versions.
+    Of several fits it is that of their mean. Else it is that of the chance in the validation samples alone: of any
+    metric by the bootstrap where the trial has sample scores, or as it was recorded; else of an accuracy p over n
+    samples, sqrt(p (1 - p) / n). None of other metrics, which the number of samples alone does not tell.
     """
-    count, best = count_validation_samples(results), results.best
+    count, best, corrected = count_validation_samples(results), results.best, results.corrected
+    if corrected is not None and corrected.fits == 1 and corrected.sample_error > 0:
+        return corrected.sample_error
     if best is not None and best.standard_error:
         return best.standard_error
     if count is None or best is None or best.value is None or results.objective.metric != "val_accuracy":

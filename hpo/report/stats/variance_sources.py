@@ -141,7 +141,7 @@ def measure_variance_sources(evaluation: EvaluationResults, metric: str | None =
     ordered: list[Source] = [*parts, *(source for source in found if source == "all")]
     spreads = {source: found[source] for source in ordered}
     total = spreads.get("all")
-    shares = {}
+    shares: dict[Source, Share] = {}
     if total is not None and total.variance > 0:
         shares = {source: Share(*ratio_interval(spreads[source], total)) for source in parts}
     leader, clear = _find_leader(spreads)

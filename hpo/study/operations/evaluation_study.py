@@ -296,15 +296,20 @@ def _join_code(definitions: Sequence[Definition]) -> tuple[dict[str, str], Decla
     models: dict[str, ModelDeclaration] = {}
     metrics: dict[str, MetricDeclaration] = {}
     for definition in definitions:
-        for known, declared in ((models, definition.declarations.models), (metrics, definition.declarations.metrics)):
-            for each in declared:
-                if known.setdefault(each.name, each) != each:
-                    raise RequestError(
-                        f"evaluate --compare: '{each.name}' of module {each.module} is not the same in both studies; "
-                        "launch one of them again"
-                    )
         modules = {**definition.modules, **modules}
+        for model in definition.declarations.models:
+            _check_same(models.setdefault(model.name, model), model)
+        for metric in definition.declarations.metrics:
+            _check_same(metrics.setdefault(metric.name, metric), metric)
     return modules, Declarations(models=tuple(models.values()), metrics=tuple(metrics.values()))
+
+
+def _check_same(known: ModelDeclaration | MetricDeclaration, other: ModelDeclaration | MetricDeclaration) -> None:
+    if known != other:
+        raise RequestError(
+            f"evaluate --compare: '{other.name}' of module {other.module} is not the same in both studies; launch one "
+            "of them again"
+        )
 
 
 def _first_fresh_seed(studies: Sequence[Study]) -> int:

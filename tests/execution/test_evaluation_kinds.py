@@ -1,0 +1,232 @@
+"""Evaluations that vary each source of chance, compare two studies, or span several data sets; really trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from hpo.errors import RequestError
+from hpo.execution.compare_studies import choose_configuration, plan_comparison
+from hpo.execution.evaluate import EvaluationRequest, plan_evaluations, plan_request
+from hpo.execution.evaluation_preview import preview_evaluation
+from hpo.report.chapters.order import make_chapters
+from hpo.report.data.evaluations import EvaluationResults, read_comparisons, read_evaluations
+from hpo.report.render.json import report_document, report_schema
+from hpo.report.report_data import read_report_data
+from hpo.report.stats.result_tables import list_result_tables
+from hpo.report.stats.study_comparison import compare_studies
+from hpo.report.stats.variance_sources import measure_variance_sources
+from hpo.study import Study
+from hpo.study.input.study_file import parse_definition
+from hpo.study.operations.candidates import parse_sources
+from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads
+from tests.data import small_npz
+from tests.execution.test_evaluate import run_all, trained
+from tests.helpers import run_hpo
+from tests.workers import make_worker
+
+QUICK = {
+    "widths": "8",
+    "epochs": 2,
+    "batch_size": 64,
+    "dropout": 0.2,
+    "learning_rate": {"low": 0.001, "high": 0.1, "log": True},
+}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return trained(tmp_path, trials=3, parameters=QUICK, baseline={"learning_rate": 0.001})
+
+
+def second(study: Study, folder: Path, name: str = "other", **keys: object) -> Study:
+    """Another study in the same storage, on the same data unless the keys say otherwise."""
+    table = {
+        "dataset": study.definition.dataset.name, "trials": 2, "sampler": "random", "seed": 50,
+        "parameters": {**QUICK, "dropout": 0.0, "widths": "12"}, **keys,
+    }  # fmt: skip
+    name, definition, budget = parse_definition(table, name, folder)
+    made = Study.create(study.storage, name, definition, budget)
+    make_worker(made).run()
+    return made
+
+
+def validation_labels(evaluation: EvaluationResults) -> dict[int, set[bytes]]:
+    """Return the labels of the validation samples, by seed."""
+    found: dict[int, set[bytes]] = {}
+    for candidate in evaluation.candidates:
+        for run in candidate.complete_runs:
+            predictions = run.predictions("validation")
+            assert predictions is not None
+            found.setdefault(run.seed, set()).add(np.asarray(predictions.labels).tobytes())
+    return found
+
+
+def test_each_source_varies_alone_and_is_measured(study: Study) -> None:
+    request = EvaluationRequest(top=1, seeds=3, vary=parse_sources("all"))
+    made = plan_request(study, request)
+    names = {"small-evaluation", *(f"small-evaluation-{each}" for each in ("split", "order", "init", "all"))}
+    assert {each.name for each in made} == names
+    run_all(made)
+    assert sum(each.remaining() for each in plan_request(study, request)) == 0
+    (evaluation,) = read_evaluations(study)
+    assert evaluation.studies == ("small-evaluation",)
+    assert set(evaluation.varied) == {"split", "order", "init", "all"}
+    moved = {source: validation_labels(each) for source, each in evaluation.varied.items()}
+    for source in ("order", "init"):  # the samples of the study
+        assert set.union(*moved[source].values()) == set.union(*validation_labels(evaluation).values())
+    for source in ("split", "all"):  # others from seed to seed, the same for each configuration
+        assert all(len(of_seed) == 1 for of_seed in moved[source].values())
+        assert len(set.union(*moved[source].values())) == 3
+    # Before the first step only initial weights differ, so an epoch of one order differs by them alone.
+    for source in ("order", "init", "split"):
+        runs = evaluation.varied[source].candidates[0].complete_runs
+        assert len({run.epochs[0]["train_loss"] for run in runs}) == 3
+    found = measure_variance_sources(evaluation)
+    assert found is not None
+    assert {*found.spreads} == {"split", "order", "init", "seed", "all"}
+    assert len(list_test_set_reads(study)) == 5 * 3 * 2
+
+
+def test_varied_evaluations_are_in_the_report_and_resume(study: Study) -> None:
+    plan_request(study, EvaluationRequest(top=1, seeds=2, vary=parse_sources("split")))
+    for each in evaluation_studies(study):
+        if not each.name.endswith("-all"):
+            make_worker(each).run()
+    data = read_report_data(study)
+    chapters = {chapter.key: chapter for chapter in make_chapters(data)}
+    text = " ".join(block.text for block in chapters["variance"].blocks if hasattr(block, "text"))
+    assert "4 runs are left" in text
+    assert "--vary split --top 1 --seeds 2" in text
+    document = json.loads(json.dumps(report_document(data), default=str))
+    jsonschema.validate(document, report_schema())
+    (written,) = document["evaluations"]
+    assert [each["source"] for each in written["variance"]["sources"]] in (["split", "seed"], ["seed", "split"])
+    tables = list_result_tables(read_evaluations(study), [], across=False)
+    assert [table.name for table in tables] == ["scores", "variance"]
+    assert any("4 runs are left" in line for line in tables[1].lines)
+
+
+def test_words_of_sources() -> None:
+    assert parse_sources(()) == ("seed",)
+    assert parse_sources("split, order") == ("split", "order", "seed", "all")
+    assert parse_sources(["seed"]) == ("seed", "all")
+    assert parse_sources("all") == ("split", "order", "init", "seed", "all")
+    with pytest.raises(RequestError, match=r"'splits'.*split"):
+        parse_sources("splits")
+
+
+def test_two_studies_from_the_same_seeds_and_splits(study: Study, tmp_path: Path) -> None:
+    other = second(study, tmp_path)
+    (made,) = plan_comparison(study, "other", seeds=3)
+    assert made.name == "small-compare-other"
+    make_worker(made).run()
+    assert [each.remaining() for each in plan_comparison(study, other, seeds=3)] == [0]
+    assert read_evaluations(study) == ()
+    (found,) = read_comparisons(study)
+    own, rival = (each.best() for each in (study, other))
+    assert own is not None
+    assert rival is not None
+    assert [each.label for each in found.candidates] == [f"small trial {own.number}", f"other trial {rival.number}"]
+    assert [each.study_score for each in found.candidates] == [own.value, rival.value]
+    assert min(run.seed for run in found.candidates[0].runs) > 50  # neither has used them
+    assert all(len(labels) == 1 for labels in validation_labels(found).values())
+    assert len(set.union(*validation_labels(found).values())) == 3
+    test, validation = compare_studies(found)
+    expected = [
+        one.test["test_accuracy"] - two.test["test_accuracy"]
+        for one, two in zip(*(each.runs for each in found.candidates), strict=True)
+    ]
+    assert test.difference.mean == pytest.approx(np.mean(expected))
+    assert (test.metric, validation.metric) == ("test_accuracy", "val_accuracy")
+    assert [len(list_test_set_reads(each)) for each in (study, other)] == [6, 3]
+    data = read_report_data(study)
+    assert "studies" in [chapter.key for chapter in make_chapters(data)]
+    jsonschema.validate(json.loads(json.dumps(report_document(data), default=str)), report_schema())
+    other.storage.delete_study(other.id)
+    assert len(read_comparisons(study)) == 1
+
+
+def test_a_study_that_was_evaluated_is_compared_by_the_best_from_fresh_seeds(study: Study) -> None:
+    best = study.best()
+    assert best is not None
+    assert choose_configuration(study)[::2] == (best.number, "its best trial")
+    run_all(plan_evaluations(study, top=2, seeds=2))
+    (evaluation,) = read_evaluations(study)
+    assert evaluation.best is not None
+    number, config, reason = choose_configuration(study)
+    assert (number, reason) == (evaluation.best.trial, "the best from fresh seeds")
+    assert config.split_seed is None
+
+
+def test_several_data_sets_are_one_table(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    other = small_npz(tmp_path / "b" / "two.npz", samples=300)
+    request = EvaluationRequest(top=2, seeds=2, datasets=[study.definition.dataset.name, str(other)])
+    assert {row["dataset"] for row in preview_evaluation(study, request).rows} == {"small.npz", "two.npz"}
+    run_all(plan_request(study, request))
+    tables = list_result_tables(read_evaluations(study), [], across=True)
+    assert [table.name for table in tables] == ["scores on small.npz", "scores on two.npz", "data sets"]
+    rows = tables[-1].rows
+    assert {row["configuration"] for row in rows} >= {"baseline"}
+    assert all(0 <= row["iqm_low"] <= row["iqm"] <= row["iqm_high"] <= 1 for row in rows)
+    data = read_report_data(study)
+    assert "data_sets" in [chapter.key for chapter in make_chapters(data)]
+    document = json.loads(json.dumps(report_document(data), default=str))
+    jsonschema.validate(document, report_schema())
+    assert document["data_sets"][0]["datasets"] == ["small.npz", "two.npz"]
+
+
+def test_what_cannot_be_asked_for_is_one_line(study: Study, tmp_path: Path) -> None:
+    second(study, tmp_path, "elsewhere", dataset=str(small_npz(tmp_path / "else.npz", samples=90)))
+    companions = plan_evaluations(study, top=1, seeds=1)
+
+    def refused(match: str, **keys: object) -> None:
+        with pytest.raises(RequestError, match=match):
+            plan_request(study, EvaluationRequest(**keys))  # type: ignore[arg-type]
+
+    refused("leave --vary or --refit out", refit=True, vary=parse_sources("order"))
+    refused("--dataset or --datasets", dataset="mnist", datasets=["mnist", "x"])
+    refused("two data sets or more", datasets=["mnist"])
+    refused("leave --vary out", compare="elsewhere", vary=parse_sources("split"))
+    refused("is the study itself", compare="small")
+    refused("only studies on the same data", compare="elsewhere")
+    refused("is an evaluation; compare 'small'", compare=companions[0].name)
+    refused("nowhere", compare="nowhere")
+    assert [each.name for each in evaluation_studies(study)] == ["small-evaluation"]
+
+
+def test_data_with_validation_samples_of_their_own_have_no_split_to_vary(tmp_path: Path) -> None:
+    path = small_npz(tmp_path / "own.npz")
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays, x_val=arrays["x_train"][:60], y_val=arrays["y_train"][:60])
+    study = trained(tmp_path, trials=2, parameters={**QUICK}, dataset=str(path))
+    with pytest.raises(RequestError, match="no split to vary; use --vary order,init,seed"):
+        plan_request(study, EvaluationRequest(vary=parse_sources("all")))
+    assert evaluation_studies(study) == []
+    assert len(plan_request(study, EvaluationRequest(vary=parse_sources("order")))) == 3
+
+
+def test_the_command_prints_one_document(study: Study, tmp_path: Path) -> None:
+    second(study, tmp_path)
+    where = ("--storage", study.storage.url.render_as_string(hide_password=False))
+    shown = run_hpo("evaluate", "small", "--vary", "split", "--dry-run", "--format", "json", *where, cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert {row["varied"] for row in json.loads(shown.stdout)} == {
+        "validation split", "order and initial weights", "all together",
+    }  # fmt: skip
+    run_all(plan_comparison(study, "other", seeds=2))
+    done = run_hpo(
+        *("evaluate", "small", "--compare", "other", "--seeds", "2", "--format", "json", *where), cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert [row["metric"] for row in rows] == ["test_accuracy", "val_accuracy"]
+    assert "its best trial" in done.stderr
+    wrong = run_hpo("evaluate", "small", "--vary", "weights", *where, cwd=tmp_path)
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.strip().splitlines()) == 1
