@@ -53,8 +53,9 @@ def count_validation_samples(results: Results) -> int | None:
     best = results.best
     if best is None or best.config is None:
         return None
-    baseline = results.definition.baseline_config(results.space)
-    return outlook.count_validation_samples(results.definition, best.config, baseline, results.data_facts)
+    facts = results.data_facts
+    baseline = best.config if facts is None else results.definition.baseline_config(results.space)
+    return outlook.count_validation_samples(results.definition, best.config, baseline, facts)
 
 
 def standard_error(results: Results) -> float | None:
