@@ -65,6 +65,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.repeats
 	$(BIN)/python -m benchmarks.objective_function
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.selection
 
 # Other tools on the same tasks, for many hours; with OPTIONS="--seconds 60 --tasks mnist_mlp" for one.
 rivals: $(RIVALS)/installed
