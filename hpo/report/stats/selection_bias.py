@@ -51,7 +51,8 @@ class Resamples:
     @property
     def deviations(self) -> Array:
         """How far each draw moves each candidate, (B, K)."""
-        return self.in_bag - self.whole
+        moved: Array = self.in_bag - self.whole
+        return moved
 
     def correct(self) -> BiasCorrection:
         """Estimate how much the best candidate's score flatters it, and the error of the score less that."""
