@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RIVALS := .venv-rivals
 
 
-.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile optuna-tests bench rivals clean
+.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile optuna-tests bench rivals trust clean
 
 
 .DEFAULT_GOAL := quickstart
@@ -70,6 +70,11 @@ bench: $(VENV)/installed-test
 # Other tools on the same tasks, for many hours; with OPTIONS="--seconds 60 --tasks mnist_mlp" for one.
 rivals: $(RIVALS)/installed
 	$(RIVALS)/bin/python -m benchmarks.rivals $(OPTIONS)
+
+# What a best score is worth, and which way of choosing gives the best models; some 10 hours, or a few minutes with
+# OPTIONS=--quick.
+trust: $(RIVALS)/installed
+	OMP_NUM_THREADS=1 $(RIVALS)/bin/python -m benchmarks.trust $(OPTIONS)
 
 # On top of .venv, so that all tools train with the same torch, and nobody downloads it twice.
 PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))

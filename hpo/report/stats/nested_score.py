@@ -18,6 +18,8 @@ import numpy as np
 from hpo.config.values import Value, plain_value
 from hpo.report.data.nested import NestedResults, OuterResult, read_nested
 from hpo.report.data.results import TrialRow, read_results
+from hpo.report.data.sample_scores import read_sample_scores
+from hpo.report.stats.choice import choose_trial, default_rule
 from hpo.report.stats.evaluation_stats import LEVEL
 from hpo.report.stats.metric_range import metric_range
 from hpo.report.stats.trial_stats import to_unit_interval
@@ -159,8 +161,16 @@ class NestedScore:
 
 
 def choose_outer(outer: Study) -> TrialRow | None:
-    """Return the trial that the study of an outer fold has chosen; None without a complete one."""
-    return next((row for row in read_results(outer).ranked if row.config is not None), None)
+    """Return the trial that the study of an outer fold has chosen, as `hpo export` would; None without a complete one.
+
+    Trials that others have added, whose parameters make no configuration, cannot be chosen.
+    """
+    results = read_results(outer)
+    among = {row.number for row in results.ranked if row.config is not None}
+    if not among:
+        return None
+    table = read_sample_scores(outer) if default_rule(results) == "one_se" else None
+    return choose_trial(results, table=table, among=among).row
 
 
 def read_scores(study: Study) -> tuple[NestedScore, ...]:
@@ -252,7 +262,9 @@ def _compare(results: NestedResults, name: str, values: Sequence[Value | None]) 
     ranges: list[Any] = [each for each in domains if isinstance(each, Range)]
     numbers = [float(value) for value in plain if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(ranges) == len(domains) == 1 and len(numbers) == len(plain):
-        places = [to_unit_interval(ranges[0], number) for number in numbers]
+        (domain,) = ranges
+        inside = [min(max(number, domain.low), domain.high) for number in numbers]  # a baseline may be beyond
+        places = [to_unit_interval(domain, number) for number in inside]
         return ParameterAgreement(name, plain, None, max(places) - min(places))
     most = Counter(map(repr, plain)).most_common(1)[0][1]
     return ParameterAgreement(name, plain, most / len(plain), None)
