@@ -46,7 +46,8 @@ class Resamples:
     @cached_property
     def winners(self) -> Array:
         """Position of each draw's best candidate, (B,); of equals the first."""
-        return self.in_bag.argmax(1)
+        winners: Array = self.in_bag.argmax(1)
+        return winners
 
     @property
     def deviations(self) -> Array:
