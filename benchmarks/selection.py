@@ -73,9 +73,10 @@ SETTINGS = (
 )
 
 
+KINDS = ("chosen", "drawn", "corrected")
 HEADER = (
-    "| trials | epochs | samples | spread | correlation | bias of the chosen score | BBC-CV | of the corrected score "
-    "| coverage of the chosen score | of BBC-CV | of the corrected score | width |\n" + 12 * "|---" + "|"
+    "| trials | epochs | samples | spread | correlation | bias: chosen | BBC-CV | corrected | coverage: chosen "
+    "| BBC-CV | corrected | width |\n" + 12 * "|---" + "|"
 )
 
 
@@ -171,8 +172,8 @@ def format_row(setting: Setting, outcomes: Sequence[Outcome]) -> str:
 
     spread = float(np.std([outcome.corrected for outcome in outcomes]))
     kind = f"| {setting.trials} | {setting.epochs} | {setting.samples} | {setting.spread} | {setting.correlation} |"
-    bias = " | ".join(f"{mean(name):+.2f}" for name in ("chosen", "drawn", "corrected"))
-    cover = " | ".join(f"{100 * mean(f'{name}_holds'):.0f} %" for name in ("chosen", "drawn", "corrected"))
+    bias = " | ".join(f"{mean(name):+.2f}" for name in KINDS)
+    cover = " | ".join(f"{100 * mean(f'{name}_holds'):.0f} %" for name in KINDS)
     return f"{kind} {bias} ± {spread / math.sqrt(len(outcomes)):.2f} | {cover} | {mean('width'):.2f} |"
 
 

@@ -110,6 +110,21 @@ def test_there_is_no_corrected_score_without_sample_scores_of_the_best(equal: tu
     assert (score.trials, score.left_out) == (15, 1)
 
 
+def test_the_chance_of_the_training_is_part_of_the_error_of_several_fits(equal: tuple[Results, SampleTable]) -> None:
+    results, table = equal
+    twice = {number: (fits[0], replace(fits[0], fit=1)) for number, fits in table.trials.items()}
+    rows = tuple(replace(row, standard_error=0.01) for row in results.trials)
+    once, both = (
+        correct_selection(table, results),
+        correct_selection(SampleTable(table.splits, twice), replace(results, trials=rows)),
+    )
+    assert once is not None
+    assert both is not None
+    assert both.corrected == pytest.approx(once.corrected)  # two fits that agree on every sample
+    assert both.error == pytest.approx(np.hypot(once.error, 0.01))
+    assert both.fits == 2
+
+
 SCORE = CorrectedScore(
     3, "val_accuracy", 0.973, 0.969, 0.966, 0.972, 0.0015, 0.0016, 0.004, 0.38, ((5, 0.5), (1, 0.12)), 60, 0, 9000, 1
 )

@@ -162,7 +162,8 @@ class Candidates:
         scores = np.where(np.isnan(scores), self.kept, scores)
         if kept < count:
             scores = self.kept + (scores - self.kept) * math.sqrt(kept / count)
-        return scores + (self.whole - self.kept)
+        shifted: Array = scores + (self.whole - self.kept)
+        return shifted
 
 
 def _measure(metric: str, part: Part, counts: Array | None) -> Array:

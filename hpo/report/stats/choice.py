@@ -70,7 +70,7 @@ def choose_trial(
         rule: its name; None for `default_rule`.
         table: the study's sample scores, if they have been read.
         evaluations: of the study.
-        among: numbers of the trials that may be chosen by `best` and `one_se`; None for all.
+        among: numbers of the trials that `one_se` may choose, beside the best one; None for all.
 
     Raises:
         RequestError: there is no such rule, no complete trial, several objectives (`one_se`), or no finished evaluation
@@ -88,8 +88,7 @@ def choose_trial(
         return _choose_evaluated(results, evaluations)
     if name == "one_se":
         return _choose_cheapest(results, table, among)
-    best = next((row for row in results.ranked if among is None or row.number in among), results.best)
-    return Choice(results.best if len(results.objectives) > 1 else best, "best", "it has the best value")
+    return Choice(results.best, "best", "it has the best value")
 
 
 def _choose_cheapest(results: Results, table: SampleTable | None, among: Collection[int] | None) -> Choice:

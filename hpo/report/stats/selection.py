@@ -33,8 +33,11 @@ def read_corrected_results(study: Study) -> Results:
 def correct_selection(table: SampleTable, results: Results) -> CorrectedScore | None:
     """Correct the best trial's score for its having been chosen, with its epoch, from among all.
 
-    None where there is nothing to correct by: several objectives, no complete trial, or no sample scores of the best.
+    None where there is nothing to correct by: several objectives, no complete trial, no sample scores of the best. None
+    of an evaluation, which chooses nothing.
     """
+    if results.definition.evaluation is not None:
+        return None
     best, candidates = results.best, make_study_candidates(table, results)
     if best is None or best.value is None or candidates is None or best.number not in candidates.numbers:
         return None

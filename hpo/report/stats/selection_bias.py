@@ -46,12 +46,14 @@ class Resamples:
     @cached_property
     def winners(self) -> Array:
         """Position of each draw's best candidate, (B,); of equals the first."""
-        return self.in_bag.argmax(1)
+        winners: Array = self.in_bag.argmax(1)
+        return winners
 
     @property
     def deviations(self) -> Array:
         """How far each draw moves each candidate, (B, K)."""
-        return self.in_bag - self.whole
+        moved: Array = self.in_bag - self.whole
+        return moved
 
     def correct(self) -> BiasCorrection:
         """Estimate how much the best candidate's score flatters it, and the error of the score less that."""
