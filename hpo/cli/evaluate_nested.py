@@ -22,8 +22,7 @@ def evaluate_nested(study: Study, count: int, seeds: int, options: WorkerOptions
     """Run what is missing of a nested evaluation, and print its score."""
     from hpo.execution.evaluate import publish_evaluations
     from hpo.execution.launch import run_workers
-    from hpo.execution.nested import check_nested, list_caveats, plan_outer_folds, read_nested_of, run_nested
-    from hpo.report.stats.nested_score import score_nested
+    from hpo.execution.nested import check_nested, list_caveats, plan_outer_folds, read_score, run_nested
     from hpo.study.operations.nested_study import create_outer_study
     from hpo.utils.signals import StopRequest
 
@@ -40,7 +39,7 @@ def evaluate_nested(study: Study, count: int, seeds: int, options: WorkerOptions
         if options.workers != 0:
             say(f"nesting {study.name} in {quantity(count, 'outer fold')}, in {study.storage.masked_url}")
             run_nested(studies, seeds, run, stop)
-    nested = score_nested(read_nested_of(study, folds))
+    nested = read_score(study, count)
     _print_score(nested, style)
     if not stop():
         publish_evaluations(study)

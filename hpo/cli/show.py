@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -44,13 +44,15 @@ def list_(style: str, storage: str | None) -> None:
 @storage_option
 def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
-    from hpo.report.data.results import read_results, shown_front, study_summary
+    from hpo.report.data.corrected_score import describe_correction
+    from hpo.report.data.results import shown_front, study_summary
+    from hpo.report.stats.selection import read_corrected_results
     from hpo.study.files.study_files import list_local_weights
     from hpo.study.operations.stack_notes import describe_stacks, read_stack_notes
     from hpo.study.operations.worker_status import format_trial_numbers
 
     study = load_study(name, storage, imports)
-    results = read_results(study)
+    results = read_corrected_results(study)
     summary = study_summary(results)
     summary["weights"] = [{"trial": number, "path": str(path)} for number, path in list_local_weights(study).items()]
     notes = read_stack_notes(study)
@@ -69,6 +71,7 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
     workers = [{**row, "trials": format_trial_numbers(row["trials"])} for row in summary["workers"]]
     front = shown_front(results) if summary["front"] else []
     tables = {"front": front, "workers": workers, "failed": summary["failed"]}
+    summary["corrected"] = describe_correction(results.corrected) if results.corrected else None
     summary["work"] = results.work.text if results.work else None
     if notes:
         summary["models"] = describe_stacks(notes)
@@ -142,6 +145,13 @@ def report(
 @click.argument("name")
 @click.option("--trial", "number", type=int, help="Export this trial instead of the best one.")
 @click.option(
+    "--rule",
+    type=click.Choice(["best", "one_se", "evaluated"]),
+    help="How the trial is chosen: best has the best value; one_se is the cheapest within one standard error of it; "
+    "evaluated is the best from fresh seeds, after hpo evaluate. By default best, or one_se where several trials "
+    "share the best value.",
+)
+@click.option(
     "--weights", type=click.Path(path_type=Path), help="Write the trained model to this new folder, for hpo predict."
 )
 @click.option(
@@ -156,6 +166,7 @@ def report(
 def export(
     name: str,
     number: int | None,
+    rule: str | None,
     weights: Path | None,
     records: Path | None,
     style: str,
@@ -166,19 +177,27 @@ def export(
 
     Example: hpo export quickstart --weights model
     """
+    if rule is not None and (number is not None or records is not None):
+        _refuse_rule(rule, "--trial names the trial" if number is not None else "--trials writes every trial")
     if records is not None:
         _export_trials(load_study(name, storage, imports), records, number, weights)
         return
     if weights is not None:
         from hpo.export.writer import write_model
 
-        for line in write_model(load_runnable_study(name, storage, imports), weights, number):
+        for line in write_model(load_runnable_study(name, storage, imports), weights, number, rule):
             say(f"note: {line}")
         click.echo(str(weights))
         return
     from hpo.report.export_config import export_config
 
-    click.echo(export_config(load_study(name, storage, imports), number, style), nl=False)
+    click.echo(export_config(load_study(name, storage, imports), number, style, rule=rule), nl=False)
+
+
+def _refuse_rule(rule: str, reason: str) -> NoReturn:
+    from hpo.errors import RequestError
+
+    raise RequestError(f"--rule {rule}: {reason}, so there is nothing to choose; leave one of them out")
 
 
 def _export_trials(study: Study, folder: Path, number: int | None, weights: Path | None) -> None:

@@ -116,7 +116,7 @@ def _divide(dataset: Dataset, division: Division, seed: int, where: str) -> tupl
         raise DataError(
             f"{where}: its training data are batches, which cannot be divided into outer folds; give x and y as arrays"
         )
-    y = dataset.train[1]
+    _, y = dataset.train
     task = dataset.task or guess_task(y)
     try:
         return divide_rows(read_labels(y, where, task), division, seed, task, dataset.groups, dataset.times)

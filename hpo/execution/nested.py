@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from hpo.config import registry
 from hpo.datasets import OuterFold, list_outer_folds, load
 from hpo.errors import RequestError, RunError
-from hpo.execution.evaluate import check_results, plan_evaluations, publish_evaluations
-from hpo.report.data.nested import NestedResults, read_nested, refits
-from hpo.report.stats.nested_score import NestedScore, score_nested
+from hpo.execution.evaluate import check_results, publish_evaluations
+from hpo.report.data.nested import refits
+from hpo.report.stats.nested_score import NestedScore, choose_outer, read_scores
 from hpo.study import Study
 from hpo.study.definition import test_metric
 from hpo.study.input.compatibility import check_compatible
-from hpo.study.operations.evaluation_study import evaluation_studies
+from hpo.study.operations.evaluation_study import create_evaluations, evaluation_studies
 from hpo.study.operations.nested_study import count_trials, create_outer_study
 from hpo.study.operations.progress import explain_no_result
 
@@ -30,7 +30,7 @@ __all__ = [
     "list_caveats",
     "list_nested",
     "plan_outer_folds",
-    "read_nested_of",
+    "read_score",
     "refuse_other_options",
     "run_nested",
 ]
@@ -172,9 +172,11 @@ def run_nested(studies: Sequence[Study], seeds: int, run: Run, should_stop: Call
             run(outer)
         if should_stop():
             return
-        if outer.best() is None:
+        chosen = choose_outer(outer)
+        if chosen is None or chosen.config is None:
             continue  # `check_nested` says why
-        for evaluation in plan_evaluations(outer, top=1, seeds=seeds, refit=refits(outer.definition)):
+        candidates = [(chosen.number, chosen.config, chosen.best_epoch)]
+        for evaluation in create_evaluations(outer, candidates, seeds, refit=refits(outer.definition)):
             if evaluation.remaining() and not should_stop():
                 run(evaluation)
 
@@ -200,9 +202,9 @@ def check_nested(studies: Sequence[Study], nested: NestedScore) -> None:
         raise RunError(f"what was chosen failed or diverged as it was trained again to be tested: {where}")
 
 
-def read_nested_of(study: Study, folds: Sequence[OuterFold]) -> NestedResults:
-    """Return the results of the outer folds."""
-    return next(each for each in read_nested(study) if each.folds[0].fold.count == len(folds))
+def read_score(study: Study, count: int) -> NestedScore:
+    """Return the score of the nested evaluation of so many outer folds, whose studies are there."""
+    return next(each for each in read_scores(study) if each.count == count)
 
 
 def evaluate_nested(study: Study, count: int, seeds: int, run: Run | None) -> NestedScore:
@@ -225,7 +227,7 @@ def evaluate_nested(study: Study, count: int, seeds: int, run: Run | None) -> Ne
     if run is not None:
         run_nested(studies, seeds, run)
         publish_evaluations(study)
-    nested = score_nested(read_nested_of(study, folds))
+    nested = read_score(study, count)
     if run is not None:
         check_nested(studies, nested)
     return nested

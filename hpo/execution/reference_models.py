@@ -12,6 +12,7 @@ import numpy as np
 
 from hpo.config import registry
 from hpo.config.registry import MetricEntry
+from hpo.config.resampling import Division
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import is_split
 from hpo.report.data.reference_models import (
@@ -27,7 +28,7 @@ from hpo.training.data import Batch, Data
 from hpo.training.data_cache import DataCache
 from hpo.training.predictions import SplitName, SplitPredictions
 from hpo.training.reference_models import FittedReference, describe_unfit, fit_reference_models
-from hpo.utils.text import summarize_error
+from hpo.utils.text import quantity, summarize_error
 
 __all__ = ["train_reference_models"]
 
@@ -92,13 +93,20 @@ def _train(study: Study, data: DataCache, config: TrialConfig, should_stop: Call
         return
     models = tuple(_average([model for model, _ in fits]) for fits in zip(*folds, strict=False))
     predictions = _pack([found for _, found in folds[0]]) if len(folds) == 1 else {}  # of folds none are paired
-    save_reference_models(
-        study, ReferenceModels(split=split, samples=len(prepared.y_train), models=models), predictions
+    found = ReferenceModels(
+        split=split, samples=len(prepared.y_train), divided=_describe_divisions(divisions), models=models
     )
+    save_reference_models(study, found, predictions)
     for each in models:
         log.info(
             "%s: %s, in %.1f s", each.name, {name: round(value, 5) for name, value in each.scores.items()}, each.seconds
         )
+
+
+def _describe_divisions(divisions: list[Division | None]) -> str:
+    """Return the folds or random splits in words; nothing of one split."""
+    first = divisions[0]
+    return "" if first is None else quantity(first.count, "fold" if first.kind == "fold" else "random split")
 
 
 def _train_on(

@@ -12,17 +12,18 @@ import optuna
 import torch
 
 from hpo.errors import RunError
-from hpo.execution.restore import RestoredTrial, choose_trial, restore
+from hpo.execution.restore import RestoredTrial, restore
 from hpo.export.format import CARD, CONFIG, ONNX, PREPROCESSING, WEIGHTS, Array, Preprocessing
 from hpo.export.graph import make_graph
 from hpo.export.model_card import ExportedModel, model_card
 from hpo.export.onnx import has_onnx, plain_torch, write_onnx
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import read_results
-from hpo.report.export_config import export_config
+from hpo.report.export_config import choose_exported, export_config
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
 from hpo.study.attributes import read_table
+from hpo.study.files.study_files import list_local_weights
 from hpo.study.operations.open_study import open_study
 from hpo.training.data import Data
 from hpo.utils.files import atomic_folder, check_new_folder
@@ -38,6 +39,7 @@ def export_model(
     study: str | Study | optuna.Study,
     number: int | None = None,
     *,
+    rule: str | None = None,
     out: str | Path | None = None,
     storage: str | None = None,
     imports: Sequence[str] = (),
@@ -48,7 +50,8 @@ def export_model(
 
     Args:
         study: a study's name, or a study as `hpo.launch` returns it.
-        number: of the trial; None exports the best one.
+        number: of the trial; None exports the one that the rule chooses.
+        rule: `best`, `one_se` or `evaluated`, see `hpo.report.stats.choice`; None for the study's default.
         out: the folder, which must be new or empty; by default `exports/NAME/trial_N` in `HPO_HOME`.
         storage: URL of the storage that a name is looked up in; by default the one that the commands use.
         imports: modules that register the user's models, data sets and metrics.
@@ -58,15 +61,15 @@ def export_model(
         DataError, RegistryError: the study's data set, or its model, is not here.
     """
     opened = open_study(study, storage, imports)
-    trial = choose_trial(opened, number)
-    folder = Path(out) if out is not None else study_path("exports", opened.name) / f"trial_{trial.number}"
-    for note in write_model(opened, folder, trial.number):
+    chosen = _choose_number(opened, number, rule)
+    folder = Path(out) if out is not None else study_path("exports", opened.name) / f"trial_{chosen}"
+    for note in write_model(opened, folder, chosen):
         log.info("%s", note)
     return folder
 
 
-def write_model(study: Study, folder: Path, number: int | None = None) -> list[str]:
-    """Write the model of the best trial, or of trial `number`, to a new folder: all of it, or nothing.
+def write_model(study: Study, folder: Path, number: int | None = None, rule: str | None = None) -> list[str]:
+    """Write the model of the chosen trial, or of trial `number`, to a new folder: all of it, or nothing.
 
     The folder holds `weights.safetensors`, `config.toml`, `preprocessing.json`, `model.onnx` and a model card,
     `README.md`; the ONNX file is left out if the model cannot be written as ONNX. See `hpo.export.format`.
@@ -79,9 +82,18 @@ def write_model(study: Study, folder: Path, number: int | None = None) -> list[s
         DataError, RegistryError: the study's data set, or its model, is not here.
     """
     check_new_folder(folder)
-    restored = restore(study, number, device="cpu")
+    restored = restore(study, _choose_number(study, number, rule), device="cpu")
     with atomic_folder(folder) as new_folder:
         return _write(study, restored, new_folder)
+
+
+def _choose_number(study: Study, number: int | None, rule: str | None) -> int:
+    """Return a trial's number, or which the rule chooses: where none is named, of those whose weights are here."""
+    if number is not None:
+        return number
+    study.check_configured("weights")
+    here = list_local_weights(study)
+    return choose_exported(study, read_results(study), rule, here if rule is None and here else None).row.number
 
 
 def _write(study: Study, restored: RestoredTrial, folder: Path) -> list[str]:

@@ -89,7 +89,7 @@ def _make_files(data: ReportData) -> tuple[dict[str, bytes], dict[str, bytes]]:
         DOCUMENT: json.dumps(report_document(data), allow_nan=False),  # first, for by it a report is known
         "report.html": render_html(*content),
         "report.md": text,
-        "best_config.toml": best_config_toml(data.results)[0],
+        "best_config.toml": best_config_toml(data.results, data.choice)[0],
         "study.toml": format_study_file(data.results),
     }
     return {name: text.encode() for name, text in texts.items()}, figures

@@ -79,8 +79,14 @@ class Outlook:
     def describe(self, budget: int) -> str:
         """Return the outlook in words, in a study of that many trials."""
         left = max(budget - self.trials, 0)
-        rest = "the last trial is" if left == 1 else f"the other {left} trials are"
-        gain = f"{rest} expected to gain {self.gain:.2g}" if left else "none is left"
+        rest = "the last trial" if left == 1 else f"the other {left} trials"
+        verb = "is" if left == 1 else "are"
+        if not left:
+            gain = "none is left"
+        elif math.isinf(self.gain):
+            gain = f"what {rest} will gain cannot be told"
+        else:
+            gain = f"{rest} {verb} expected to gain {self.gain:.2g}"
         return f"after {self.trials} trials {gain}, and the noise of its values is {self.noise:.2g}"
 
 

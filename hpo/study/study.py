@@ -368,12 +368,12 @@ class Study(StoredStudy):
         deadline = attrs.deadline
         if deadline == STOPPED:
             return "its objective function has stopped it"
+        if (settled := self._settle(attrs, budget, read)) is not None:  # the time that is left is spent on seeds
+            return f"it has settled: {settled.describe(budget.trials)}"
         if deadline is not None and time.time() >= deadline:
             return "its time is up"
         if budget.target is not None and self._reached(budget.target):
             return f"its target {budget.target:g} is reached"
-        if (settled := self._settle(attrs, budget, read)) is not None:
-            return f"it has settled: {settled.describe(budget.trials)}"
         return None
 
     def _settle(self, attrs: StudyAttributes, budget: Budget, read: Callable[[], list[FrozenTrial]]) -> Outlook | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from hpo.training.callbacks import Callback
 from hpo.training.divergence import find_divergence
 from hpo.training.loop_run import choose_monitor
 from hpo.training.member import Member, Metrics, TrainResult
+from hpo.training.sample_log import SampleLog
 from hpo.training.settings import TrainSettings
 
 __all__ = ["FitCallback", "JointTrial", "fit_config", "mean_row"]
@@ -85,6 +86,7 @@ class JointTrial:
     _live: dict[int, Member] = field(default_factory=dict)
     _steps: dict[int, Sequence[Tensor]] = field(default_factory=dict)
     _pending: set[int] = field(default_factory=set)
+    _logs: dict[int, SampleLog | None] = field(default_factory=dict)
 
     def expect(self, numbers: Sequence[int]) -> None:
         """Await the fits that are trained next."""
@@ -94,6 +96,7 @@ class JointTrial:
         """Take up a fit that begins, with the rows that it has from its checkpoint."""
         self._live[number] = member
         self.curves[number], self._steps[number] = member.history, member.steps
+        self._logs[number] = member.sample_log
         self.member.parameter_count = member.parameter_count
         self.member.stack = member.stack
 
@@ -139,9 +142,23 @@ class JointTrial:
                 member.steps.append(steps)
             monitor = self._choose_monitor(row)
             member.end_epoch(row, *monitor, dict, self.settings.objectives)
+            self._keep_samples()
             if member.stopped == "diverged":
                 member.cause += self._name_diverged(rows)
             yield row
+
+    def _keep_samples(self) -> None:
+        """Keep the sample scores of the last epoch if it is the trial's best, which that of a fit need not be."""
+        best, last = self.member.best_epoch, int(self.member.history[-1]["epoch"])
+        for log in self._logs.values() if best == last else ():
+            if log is not None:
+                log.keep(last)
+
+    @property
+    def result(self) -> TrainResult:
+        """The result of the trial, with the sample scores of its fits if all have them."""
+        logs = [log for fit in self.fits if (log := self._logs.get(fit.number)) is not None]
+        return replace(TrainResult.of(self.member), sample_logs=tuple(logs) if len(logs) == len(self.fits) else ())
 
     def _next_rows(self) -> list[Metrics]:
         position = len(self.member.history)
@@ -314,4 +331,4 @@ class FitCallback(Callback):
         if not trial.told:
             trial.told = True
             for callback in self._callbacks:
-                callback.on_end(trial.member, TrainResult.of(trial.member))
+                callback.on_end(trial.member, trial.result)

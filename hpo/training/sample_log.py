@@ -28,6 +28,7 @@ class SampleLog:
         metric, kind: of the scores; see `hpo.datasets.sample_scores.SampleScores`.
         rows: scores by epoch, (N,) or (N, columns), in the type that `number_type` names.
         best: the best epoch; None while there is none.
+        trial_best: the best epoch of the trial, where it has several fits.
         pace: every so many epochs are kept.
     """
 
@@ -36,6 +37,7 @@ class SampleLog:
     kind: Kind
     rows: dict[int, Array] = field(default_factory=dict)
     best: int | None = None
+    trial_best: int | None = None
     pace: int = 1
 
     def add(self, epoch: int, scores: Array, *, best: bool) -> None:
@@ -45,8 +47,13 @@ class SampleLog:
         self.best = epoch if best else self.best
         while sum(map(self._is_due, self.rows)) > room:
             self.pace *= 2
-        kept = {self.best, epoch}
+        kept = {self.best, self.trial_best, epoch}
         self.rows = {each: row for each, row in self.rows.items() if self._is_due(each) or each in kept}
+
+    def keep(self, epoch: int) -> None:
+        """Keep an epoch, the last one if it is not due otherwise, as the best of a trial of several fits."""
+        if epoch in self.rows:
+            self.trial_best = epoch
 
     def _is_due(self, epoch: int) -> bool:
         return (epoch - 1) % self.pace == 0
@@ -54,7 +61,8 @@ class SampleLog:
     def state(self) -> dict[str, Any]:
         """Return a state for `load`, of tensors and plain values."""
         rows = {epoch: torch.from_numpy(np.ascontiguousarray(row).view(np.uint8)) for epoch, row in self.rows.items()}
-        return {"split": self.split.digest, "rows": rows, "best": self.best, "pace": self.pace}
+        best = {"best": self.best, "trial_best": self.trial_best}
+        return {"split": self.split.digest, "rows": rows, "pace": self.pace, **best}
 
     def load(self, state: dict[str, Any] | None) -> bool:
         """Go on from what `state` returned; return false, and change nothing, where it is of other samples or None."""
@@ -62,7 +70,7 @@ class SampleLog:
             return False
         kind = number_type(self.kind, self.split.labels)
         self.rows = {epoch: row.numpy().view(kind) for epoch, row in state["rows"].items()}
-        self.best, self.pace = state["best"], state["pace"]
+        self.best, self.trial_best, self.pace = state["best"], state["trial_best"], state["pace"]
         return True
 
     def result(self, fit: int = 0, best: int | None = None) -> SampleScores | None:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 
 import hpo
 from hpo.errors import RequestError, RunError
 from hpo.execution.evaluate import evaluate
 from hpo.execution.nested import check_nested, list_nested, plan_outer_folds, refuse_other_options, run_nested
 from hpo.report.chapters.order import make_chapters
-from hpo.report.data.nested import read_nested
 from hpo.report.render.json import report_document, report_schema
 from hpo.report.report_data import read_report_data
-from hpo.report.stats.nested_score import NestedScore, score_nested
+from hpo.report.stats.nested_score import NestedScore, read_scores
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.candidates import trial_config_of
@@ -31,7 +32,8 @@ from hpo.training.predictions import predict_split
 from hpo.utils.home import default_storage
 from tests.data import small_npz
 from tests.helpers import run_hpo
-from tests.study.helpers import new_storage
+from tests.report.helpers import tell_all, tell_run
+from tests.study.helpers import holder, new_storage
 from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 2, "batch_size": 32, "learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
@@ -58,9 +60,9 @@ def test_each_fold_is_tested_on_once_by_what_a_study_without_it_has_chosen(tmp_p
     whole = {sample.tobytes() for sample in cache.load().train[0]}  # type: ignore[index]
     seen: list[bytes] = []
     for row, outer in zip(found.folds, outer_studies(study), strict=True):
-        best = outer.best()
-        assert best is not None
-        assert (row.trial, row.claimed) == (best.number, best.value)
+        assert row.trial is not None
+        best = outer.trials()[row.trial]
+        assert row.claimed == best.value
         (evaluation,) = evaluation_studies(outer)
         candidate = next(each for each in evaluation.definition.evaluation.candidates if each.trial == best.number)  # type: ignore[union-attr]
         trial = next(t for t in evaluation.trials() if t.params["configuration"] == candidate.label)
@@ -105,6 +107,23 @@ def test_each_fold_is_tested_on_once_by_what_a_study_without_it_has_chosen(tmp_p
     assert json.loads(run_hpo("list", "--format", "json", "--storage", url).stdout) == []
 
 
+def tell_untrained(each: Study) -> None:
+    """Run a study without training: its results are told."""
+    if each.definition.evaluation is None:
+        tell_all(each)
+    for _ in range(each.remaining()):
+        claim = each.claim(holder())
+        assert claim is not None
+        tell_run(each, claim, defaultdict(lambda: 0.9), 0.01)
+
+
+def fail(each: Study) -> None:
+    while claim := each.claim(holder()):
+        each.suggest_config(claim)
+        each.storage.set_trial_user_attr(claim.id, "message", "no luck")
+        each.storage.set_trial_state_values(claim.id, TrialState.FAIL)
+
+
 def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
     study = make(tmp_path)
     studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
@@ -113,33 +132,58 @@ def test_an_interrupted_one_goes_on_where_it_stopped(tmp_path: Path) -> None:
     def interrupted(each: Study) -> None:
         begun.append(each.name)
         if len(begun) < 3:
-            run(each)
+            tell_untrained(each)
 
     run_nested(studies, 1, interrupted, lambda: len(begun) == 3)
     assert begun == ["small-outer-1-of-2", "small-outer-1-of-2-evaluation-refit", "small-outer-2-of-2"]
-    (found,) = read_nested(study)
-    assert [bool(each.scores) for each in found.folds] == [True, False]
+    (found,) = read_scores(study)
+    assert [each.score is not None for each in found.folds] == [True, False]
     assert found.remaining == 2
     begun.clear()
 
     def again(each: Study) -> None:
         begun.append(each.name)
-        run(each)
+        tell_untrained(each)
 
     run_nested([create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)], 1, again)
     assert begun == ["small-outer-2-of-2", "small-outer-2-of-2-evaluation-refit"]
-    (found,) = read_nested(study)
-    assert all(each.scores for each in found.folds)
-    check_nested(studies, score_nested(found))
+    (found,) = read_scores(study)
+    assert found.complete
+    check_nested(studies, found)
 
 
 def test_a_fold_without_a_result_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
-    study = make(tmp_path, parameters={**SMALL, "learning_rate": 1e30}, trials=1)
+    study = make(tmp_path)
     studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
-    run_nested(studies, 1, run)
-    found = score_nested(read_nested(study)[0])
-    assert (found.score, found.complete) == (None, False)
-    with pytest.raises(RunError, match=r"small-outer-1-of-2' has no complete trial.*small-outer-2-of-2' has no"):
+    run_nested(studies, 1, lambda each: fail(each) if each == studies[0] else tell_untrained(each))
+    (found,) = read_scores(study)
+    assert [fold.score is not None for fold in found.folds] == [False, True]
+    assert not found.complete
+    with pytest.raises(RunError, match=r"^study 'small-outer-1-of-2' has no complete trial .2 FAIL.*: no luck$"):
+        check_nested(studies, found)
+
+
+def test_a_choice_that_fails_as_it_is_tested_is_no_success(tmp_path: Path) -> None:
+    study = make(tmp_path)
+    studies = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
+
+    def run_most(each: Study) -> None:
+        if each.name != "small-outer-1-of-2-evaluation-refit":
+            tell_untrained(each)
+            return
+        claim = each.claim(holder())  # of the chosen configuration
+        assert claim is not None
+        each.suggest_config(claim)
+        each.storage.set_trial_state_values(claim.id, TrialState.FAIL)
+        tell_untrained(each)
+
+    run_nested(studies, 1, run_most)
+    (found,) = read_scores(study)
+    assert found.lost == (1,)
+    assert found.remaining == 0
+    with pytest.raises(
+        RunError, match=r"failed or diverged as it was trained again .*: trial \d of small-outer-1-of-2$"
+    ):
         check_nested(studies, found)
 
 
@@ -148,11 +192,11 @@ def test_a_study_that_was_made_again_has_outer_folds_of_its_own(tmp_path: Path) 
     first = [create_outer_study(study, fold) for fold in plan_outer_folds(study, 2)]
     study.storage.delete_study(study.id)  # as another tool does, which leaves companions behind
     again = make(tmp_path, sampler="tpe")
-    assert not read_nested(again)
+    assert not read_scores(again)
     second = [create_outer_study(again, fold) for fold in plan_outer_folds(again, 2)]
     assert [each.name for each in first] == ["small-outer-1-of-2", "small-outer-2-of-2"]
     assert [each.name for each in second] == ["small-outer-1-of-2-2", "small-outer-2-of-2-2"]
-    assert len(read_nested(again)[0].folds) == 2
+    assert len(read_scores(again)[0].folds) == 2
 
 
 def test_what_cannot_be_nested_is_refused_in_a_line(tmp_path: Path) -> None:

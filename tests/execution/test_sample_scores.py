@@ -119,6 +119,14 @@ def test_a_copy_and_a_fork_have_them_and_a_deleted_study_has_none(study: Study, 
     assert len(read_sample_scores(fork).trials) == 4
 
 
+def test_a_study_made_anew_in_the_place_of_a_deleted_one_has_its_splits(study: Study, tmp_path: Path) -> None:
+    study.storage.delete_study(study.id)
+    again = make_study(study.storage, tmp_path, trials=2)
+    assert again.id == study.id
+    make_worker(again).run()
+    assert len(read_sample_scores(again).trials) == 2
+
+
 def test_an_earlier_attempt_counts_no_more(study: Study) -> None:
     first = study.trials()[0]._trial_id
     with study.storage.engine.begin() as connection:
@@ -180,3 +188,18 @@ def test_a_loop_of_the_users_own_keeps_none(tmp_path: Path) -> None:
     make_worker(study).run()
     assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE]
     assert read_sample_scores(study) == SampleTable({}, {})
+
+
+def test_each_fit_has_scores_and_of_folds_every_sample_once(tmp_path: Path) -> None:
+    parameters = {name: value for name, value in SPACE.items() if name != "validation"}
+    study = make_study(new_storage(tmp_path), tmp_path, folds=3, parameters=parameters, trials=2)
+    make_worker(study).run()
+    table = read_sample_scores(study)
+    for row in read_results(study).trials:
+        fits = table.trials[row.number]
+        assert [scores.fit for scores in fits] == [0, 1, 2]
+        splits = [table.splits[scores.split] for scores in fits]
+        assert sorted(np.concatenate([split.index for split in splits])) == list(range(600))
+        values = [measure("val_accuracy", scores.scores, split) for scores, split in zip(fits, splits, strict=True)]
+        assert {scores.epochs[scores.best] for scores in fits} == {row.best_epoch}
+        assert np.mean(values, 0)[fits[0].best] == pytest.approx(row.value)

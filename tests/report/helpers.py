@@ -140,11 +140,11 @@ def evaluated(
             assert claim is not None
             if predictions is not None:
                 save_artifact(companion, "predictions.npz", predictions, trial_id=claim.id)
-            _tell_run(companion, claim, scores, noise)
+            tell_run(companion, claim, scores, noise)
     return companions
 
 
-def _tell_run(companion: Study, claim: Any, scores: Mapping[str, float], noise: float) -> None:
+def tell_run(companion: Study, claim: Any, scores: Mapping[str, float], noise: float) -> None:
     companion.suggest_config(claim)  # which stores the parameters
     params = companion.storage.get_trial(claim.id).params
     label, seed = str(params["configuration"]), int(params["seed"])

@@ -31,9 +31,9 @@ from tests.study.helpers import make_study
 
 SVG = "{http://www.w3.org/2000/svg}"
 ORDER = (
-    "honest", "data_sets", "studies", "variance", "nested", "best", "findings", "mattered", "curves", "comparison",
-    "mistakes", "samples", "pareto", "inside", "racing", "cost", "trials", "history", "slices", "parallel", "timeline",
-    "definition", "reproduction",
+    "honest", "corrected", "data_sets", "studies", "variance", "nested", "best", "findings", "mattered", "curves",
+    "comparison", "mistakes", "samples", "pareto", "inside", "racing", "settled", "cost", "trials", "history", "slices",
+    "parallel", "timeline", "definition", "reproduction",
 )  # fmt: skip
 
 

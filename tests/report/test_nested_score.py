@@ -88,6 +88,12 @@ def test_agreement_is_by_value_of_choices_and_by_distance_on_the_scale_of_ranges
     assert describe_agreement(same) == "All 4 folds have chosen the same configuration."
 
 
+def test_a_baseline_beyond_a_range_counts_as_its_end() -> None:
+    found = score_nested(nested(*(fold(i, 0.9, 0.8, learning_rate=value) for i, value in enumerate((0.0, 1e-4, 1.0)))))
+    assert found.parameters[0].values == (0.0, 1e-4, 1.0)
+    assert found.parameters[0].spread == 1.0
+
+
 def test_the_chapter_has_a_row_for_each_fold_and_each_parameter() -> None:
     found = score_nested(nested(*(fold(i, 0.9 + i / 100, 0.8 + i / 50, 0.8, depth=i) for i in range(4))))
     chapter = nested_chapter(None, [found])  # type: ignore[arg-type]

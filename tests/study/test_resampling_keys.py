@@ -89,6 +89,11 @@ def test_a_definition_of_before_is_one_without_resampling() -> None:
             {"seeds": 2, "intensify": True, "resplit": "per_trial"},
             "intensify = true: compares trials on the same",
         ),
+        (
+            {"folds": 3, "pruner": "wilcoxon", "resplit": "per_trial"},
+            "pruner 'wilcoxon': compares trials on",
+        ),
+        ({"seeds": 2, "parameters": {"init_seed": 1, "order_seed": [2, 3]}}, "seeds = 2: all would train alike, for"),
         ({"folds": {"by": "group"}}, "folds = 5 by group: by which column? name it in the data set"),
     ],
 )

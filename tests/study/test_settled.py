@@ -170,7 +170,7 @@ def test_the_question_costs_no_statement(tmp_path: Path) -> None:
     counts = {}
     for until in ("trials", "settled"):
         study = make_study(tmp_path, until, trials=60, **{**EASY, "until": until})
-        values = 0.5 + 0.4 * np.random.default_rng(0).random(40)
+        values = 0.5 + 0.4 * np.random.default_rng(0).random(26)
         tell(study, values[:1])
         statements = Statements(study.storage.engine)
         tell(study, values[1:])

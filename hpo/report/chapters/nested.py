@@ -119,8 +119,9 @@ def describe_agreement(nested: NestedScore) -> str:
         return "One fold has chosen a configuration so far."
     if nested.configurations == 1:
         return f"All {chosen} folds have chosen the same configuration."
-    agreed = [each.parameter for each in nested.parameters if each.agrees]
-    other = [each.parameter for each in nested.parameters if not each.agrees]
+    common = [each for each in nested.parameters if 2 * each.values.count(None) < len(each.values)]
+    agreed = [each.parameter for each in common if each.agrees]
+    other = [each.parameter for each in common if not each.agrees]
     text = f"{chosen} folds have chosen {nested.configurations} different configurations."
     if agreed:
         text += f" They agree on {names_text(agreed)}."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from hpo.report.chapters.best_config import best_config_chapter
 from hpo.report.chapters.blocks import Block, Chapter, Note, Table
 from hpo.report.chapters.comparison import comparison_chapter
+from hpo.report.chapters.corrected_score import corrected_score_chapter
 from hpo.report.chapters.cost import cost_chapter
 from hpo.report.chapters.data_sets import data_sets_chapter
 from hpo.report.chapters.definition import definition_chapter
@@ -45,11 +46,12 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: test_scores_chapter(
         data.results, data.evaluations, data.evaluation_stats, data.test_set_reads, data.reference_models
     ),
+    lambda data: corrected_score_chapter(data.results, data.leader_comparisons),
     lambda data: data_sets_chapter(data.across_datasets),
     lambda data: study_comparison_chapter(data.results, data.comparisons),
     lambda data: variance_chapter(data.results, data.evaluations),
     lambda data: nested_chapter(data.results, data.nested),
-    lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats),
+    lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats, data.choice),
     lambda data: findings_chapter(data.findings, data.results.space),
     lambda data: parameter_importance_chapter(data.study, data.results, data.importances),
     lambda data: learning_curves_chapter(data.results),

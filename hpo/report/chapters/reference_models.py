@@ -122,10 +122,16 @@ def reference_note(models: ReferenceModels | None) -> list[Block]:
     what = names_text([f"{model.name} ({_seconds_text(model)})" for model in models.models])
     notes = "".join(f" {sentence(f'{model.name}: {model.note}')}" for model in models.models if model.note)
     text = (
-        f"{what[:1].upper()}{what[1:]}: scikit-learn's with default settings, trained once on the same "
-        f"{count_text(models.samples)} training rows and scored by the same function on the same rows.{notes}"
+        f"{what[:1].upper()}{what[1:]}: scikit-learn's with default settings, {_describe_training(models)} and scored "
+        f"by the same function on the same rows.{notes}"
     )
     return [Text(text, quiet=True)]
+
+
+def _describe_training(models: ReferenceModels) -> str:
+    if models.divided:
+        return f"trained on each of the same {models.divided}"
+    return f"trained once on the same {count_text(models.samples)} training rows"
 
 
 def reference_blocks(results: Results, models: ReferenceModels | None) -> list[Block]:

@@ -120,8 +120,8 @@ def _method_text(evaluation: EvaluationResults) -> str:
         )
     else:
         what = (
-            "Each configuration was retrained on the same split from fresh seeds; the weights of its best epoch are "
-            "tested."
+            f"Each configuration was retrained on {evaluation.split} from fresh seeds; the weights of its best epoch "
+            "are tested."
         )
     if evaluation.on_own_data:
         return what

@@ -9,11 +9,13 @@ from statistics import NormalDist
 from hpo.report.chapters.nested import describe_nested
 from hpo.report.chapters.reference_models import compare_with_evaluated, compare_with_trial
 from hpo.report.commands import format_command
+from hpo.report.data.corrected_score import describe_choice, describe_correction
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import (
     count_text,
     gain_text,
+    is_share,
     metric_text,
     names_text,
     number_of,
@@ -59,7 +61,7 @@ def write_verdict(data: ReportData) -> list[str]:
         lines = [_no_result_text(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
         leads = f"{_single_run_leads(results, results.best)} {compare_with_trial(results, data.reference_models)}"
-        lines = [_single_run_text(results, results.best), leads.strip()]
+        lines = [f"{_single_run_text(results, results.best)}{_corrected_clause(results)}", leads.strip()]
     if nested := _nested_text(data):
         lines[0] += f" {nested}"
     return [*lines, _next_step(data, None if deciding is None else deciding[2].candidate)]
@@ -185,8 +187,11 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     pairs = zip(results.objectives, best.values or (), strict=False)
     values = ", ".join(f"{metric_text(o.metric)} {values_text(o.metric, value)}" for o, value in pairs)
     if len(results.objectives) == 1 and best.standard_error is not None:
-        error = values_text(results.objective.metric, best.standard_error)
-        values += f" ± {error} (standard error of the mean over {number_of(len(best.fits), 'fit')})"
+        metric, error = results.objective.metric, f"{best.standard_error:.2g}"
+        error = values_text(metric, best.standard_error) if is_share(metric) else error
+        samples = " over its validation samples" if results.definition.configured else ""
+        of = f" of the mean over {number_of(len(best.fits), 'fit')}" if best.fits else samples
+        values += f" ± {error} (standard error{of})"
     count = len(results.ranked)
     place = f"best of {count_text(count)} complete trials" if count > 1 else "the only complete trial"
     if len(results.objectives) > 1 and count > 1:
@@ -194,6 +199,14 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     needs_test = results.objective.metric not in COUNTED and results.definition.evaluation is None
     needs_test = needs_test and results.definition.configured  # what the value is measured on, the function knows
     return f"Trial {best.number}: {values}, {place}{'; not tested yet' if needs_test else ''}."
+
+
+def _corrected_clause(results: Results) -> str:
+    """Return what the best trial is worth, corrected for its having been chosen, with a space before it."""
+    score = results.corrected
+    if score is None:
+        return ""
+    return "".join(f" {each}" for each in (describe_correction(score, said=True), describe_choice(score)) if each)
 
 
 def _single_run_leads(results: Results, best: TrialRow) -> str:

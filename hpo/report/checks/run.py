@@ -12,6 +12,7 @@ from hpo.report.checks.curves import CURVE_CHECKS
 from hpo.report.checks.data import DATA_CHECKS
 from hpo.report.checks.finding import Finding
 from hpo.report.checks.fits import FIT_CHECKS
+from hpo.report.checks.selection import SELECTION_CHECKS
 from hpo.report.checks.space import SPACE_CHECKS
 from hpo.report.checks.trust import TRUST_CHECKS
 from hpo.report.data.evaluations import EvaluationResults
@@ -51,14 +52,15 @@ def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) 
     """Run all checks and return their findings, warnings first; a check with too little data is `unknown`.
 
     Those of the data say nothing where no worker has looked at them, or where there is nothing of their kind; those of
-    chance where no evaluation has measured it; those of folds where a trial has one fit.
+    chance where no evaluation has measured it; those of folds where a trial has one fit; those of the choice where
+    there are no sample scores.
     """
     learned = not results.definition.configured
     checks = [check for check in CHECKS if not (learned and check.__name__ in OF_CONFIGURATIONS)]
     findings = [
         finding for check in checks for finding in check(results, evaluations) or [_unknown(check.__name__, results)]
     ]
-    others = (*CHANCE_CHECKS, *DATA_CHECKS, *FIT_CHECKS)
+    others = (*CHANCE_CHECKS, *DATA_CHECKS, *FIT_CHECKS, *SELECTION_CHECKS)
     findings += [finding for check in others for finding in check(results, evaluations)]
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 

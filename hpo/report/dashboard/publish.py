@@ -80,7 +80,7 @@ def publish_report(data: ReportData) -> None:
     blocks = [block for chapter in make_chapters(data) if chapter.key in CHAPTERS for block in chapter.blocks]
     figures = [block for block in blocks if isinstance(block, Figure) and not block.key.startswith("isolation")]
     publish(data.study, write_verdict(data), data.findings, figures)
-    config, _ = best_config_toml(data.results)
+    config, _ = best_config_toml(data.results, data.choice)
     if config:
         with _log_failures(data.study):
             save_artifact(data.study, "best_config.toml", config.encode(), "text/plain")

@@ -24,7 +24,7 @@ from hpo.report.data.evaluation_runs import NOT_VALIDATION, EvaluationRun, read_
 from hpo.report.data.reference_models import ReferenceModels, read_reference_models
 from hpo.report.format import one_line
 from hpo.study import Objective, Study
-from hpo.study.definition import Candidate, Source, test_metric
+from hpo.study.definition import Candidate, Definition, Source, test_metric
 from hpo.study.operations.candidates import same_trial, trial_config_of
 from hpo.study.operations.evaluation_study import list_test_set_reads, readable_evaluation_studies
 
@@ -98,6 +98,8 @@ class EvaluationResults:
         vary: what follows the fresh seed, while the rest is as it was in the study.
         compare: the name of another study, whose configuration is the rival; or empty.
         varied: the same configurations with other sources of chance varied, by source.
+        split: what validates, in words.
+        divided: whether the study's own scores are means over folds or random splits, which an evaluation has not.
     """
 
     studies: tuple[str, ...]
@@ -115,6 +117,8 @@ class EvaluationResults:
     vary: Source = "seed"
     compare: str = ""
     varied: Mapping[Source, EvaluationResults] = field(default_factory=dict)
+    split: str = "the split of the study"
+    divided: bool = False
 
     @property
     def all_studies(self) -> tuple[str, ...]:
@@ -269,7 +273,17 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
         read_reference_models(companion),
         evaluation.vary,
         evaluation.compare,
+        split=_describe_split(study.definition),
+        divided=study.definition.fits[0].division is not None,
     )
+
+
+def _describe_split(definition: Definition) -> str:
+    """Say what validates in an evaluation of a study."""
+    if (division := definition.fits[0].division) is not None:
+        several = "folds" if division.kind == "fold" else "random splits"
+        return f"one validation split, not the {several} of the study"
+    return "the split of the study" if definition.shares_validation else "the split that each had in the study"
 
 
 def _study_score(study: Study, candidate: Candidate, objective: Objective, own: Mapping[int, float]) -> float | None:

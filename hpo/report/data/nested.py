@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.config.parameter import Value
-from hpo.config.values import plain_value
 from hpo.datasets import OuterFold
-from hpo.errors import RequestError
 from hpo.report.data.evaluations import CandidateRuns, read_evaluations
+from hpo.report.data.results import TrialRow
 from hpo.space import Space
 from hpo.study import Objective, Study
 from hpo.study.definition import Definition, test_metric
@@ -90,11 +89,17 @@ def refits(definition: Definition) -> bool:
     return not any(definition.declarations.get(name).loop for name in definition.space.models)
 
 
-def read_nested(study: Study) -> tuple[NestedResults, ...]:
-    """Read all nested evaluations of a study, those of the fewest folds first."""
+def read_nested(study: Study, choose: Callable[[Study], TrialRow | None]) -> tuple[NestedResults, ...]:
+    """Read all nested evaluations of a study, those of the fewest folds first.
+
+    Args:
+        study: the study that is nested.
+        choose: returns the trial that the study of an outer fold has chosen; None without a complete one.
+    """
     divisions: dict[tuple[int, int, str], list[OuterResult]] = {}
     for fold, outer in present_outer_studies(study):
-        divisions.setdefault((fold.count, fold.seed, fold.by or ""), []).append(_read_outer(fold, outer))
+        result = _read_outer(fold, outer, choose(outer))
+        divisions.setdefault((fold.count, fold.seed, fold.by or ""), []).append(result)
     definition = study.definition
     return tuple(
         NestedResults(
@@ -111,24 +116,23 @@ def read_nested(study: Study) -> tuple[NestedResults, ...]:
     )
 
 
-def _read_outer(fold: OuterFold, outer: Study) -> OuterResult:
-    best = outer.best()
+def _read_outer(fold: OuterFold, outer: Study, row: TrialRow | None) -> OuterResult:
     evaluations = [each for each in read_evaluations(outer) if each.refit == refits(outer.definition)]
     runs = sum(each.remaining_runs for each in evaluations)
     left = runs if evaluations and outer.stop_reason() else outer.remaining() + runs
-    if best is None:
+    if row is None:
         return OuterResult(fold, outer.name, left)
     candidates = [candidate for each in evaluations for candidate in each.candidates]
-    chosen = next((each for each in candidates if each.trial == best.number), None)
+    chosen = next((each for each in candidates if each.trial == row.number), None)
     rival = next((each for each in candidates if each.baseline), None)
     metric = test_metric(outer.definition.objectives[0].metric) or ""
     return OuterResult(
         fold,
         outer.name,
         left,
-        best.number,
-        _read_settings(outer, best.number),
-        best.values[0],
+        row.number,
+        _read_settings(outer, row),
+        row.value,
         _read_scores(chosen, metric),
         _read_scores(rival, metric),
         0 if chosen is None else chosen.failed_count,
@@ -139,14 +143,11 @@ def _read_scores(candidate: CandidateRuns | None, metric: str) -> Mapping[int, f
     return {} if candidate is None else candidate.scores(metric)
 
 
-def _read_settings(outer: Study, number: int) -> Mapping[str, Value]:
+def _read_settings(outer: Study, row: TrialRow) -> Mapping[str, Value]:
     """Return the varied parameters of a trial that have an effect, and those that its training loop asked for."""
-    trial = next(each for each in outer.trials() if each.number == number)
     space = outer.space
-    try:
-        effective = outer.config_of(trial).effective(space.domains)
-    except RequestError:  # others have added it
-        effective = {}
+    effective = {} if row.config is None else row.config.effective(space.domains)
     varied = dict.fromkeys(dimension.parameter.name for dimension in space.varied)
-    asked = {name: plain_value(value) for name, value in outer.asked_params(trial).items()}
+    known = {dimension.key for dimension in space.dimensions}
+    asked = {name: value for name, value in row.params.items() if name not in known}
     return {**{name: effective[name] for name in varied if name in effective}, **asked}

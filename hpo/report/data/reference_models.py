@@ -53,6 +53,7 @@ class ReferenceModels(BaseModel):
     Attributes:
         split: names the split that they were trained on; the same text for the same split.
         samples: training samples.
+        divided: `5 folds` or `10 random splits` that scores are means over; empty where there is one split.
         models: the most capable first.
         file: where their predictions are, if they are here.
     """
@@ -61,6 +62,7 @@ class ReferenceModels(BaseModel):
 
     split: str
     samples: int
+    divided: str = ""
     models: tuple[ReferenceModel, ...]
     file: Path | None = Field(None, exclude=True)
 

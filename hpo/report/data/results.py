@@ -20,6 +20,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.config.values import Value, plain_value
 from hpo.datasets import DataFacts
 from hpo.errors import RequestError
+from hpo.report.data.corrected_score import CorrectedScore, corrected_json
 from hpo.report.data.repeats import describe_repeats
 from hpo.report.format import finite
 from hpo.space import ExtendedSpace, LearnedSpace, Space
@@ -147,6 +148,7 @@ class Results:
         workers: those that are listed with it.
         work: what its workers have done with their time, those that have ended too; None before the first.
         data_facts: what its first worker found in the data; None before that.
+        corrected: the best trial's corrected score; None where it has not been computed, or there is none.
         outlooks: of the study, of one objective, after each of its trials in the order in which they ended, from the
             fewest that say anything.
     """
@@ -162,6 +164,7 @@ class Results:
     workers: tuple[WorkerState, ...] = ()
     work: WorkSummary | None = None
     data_facts: DataFacts | None = None
+    corrected: CorrectedScore | None = None
     outlooks: tuple[Outlook, ...] = ()
 
     @cached_property
@@ -485,13 +488,14 @@ def study_summary(results: Results) -> dict[str, Any]:
 
     Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
     state), `value_from` (of training loops: COMPLETE trials by where their values come from), `failures` (by kind),
-    `best` and `baseline` (a trial, or None), `front` (trials; several objectives only), `failed` (each failed trial,
-    but those that violate a constraint), `workers` (see `hpo.study.operations.worker_status.WorkerState`), `work` (what
-    they have done, those that have ended too: see `hpo.storage.worker_stats.WorkSummary`; or None), `unattended`
-    (whether trials are left and no worker lives), `repeats` (how many trials repeat the parameters of an earlier one,
-    and why, in words; or None), `settled` (`asked`: whether the study ends once it has settled; `after`: the number of
-    trials after which it had, or None; `gain` and `noise` by then, or by now, and `why`, in words; None of studies of
-    which it cannot be told).
+    `best` and `baseline` (a trial, or None), `corrected` (see `hpo.report.data.corrected_score`; None where it has not
+    been computed, or there is none), `front` (trials; several objectives only), `failed` (each failed trial, but those
+    that violate a constraint), `workers` (see `hpo.study.operations.worker_status.WorkerState`), `work` (what they have
+    done, those that have ended too: see `hpo.storage.worker_stats.WorkSummary`; or None), `unattended` (whether trials
+    are left and no worker lives), `repeats` (how many trials repeat the parameters of an earlier one, and why, in
+    words; or None), `settled` (`asked`: whether the study ends once it has settled; `after`: the number of trials after
+    which it had, or None; `gain` and `noise` by then, or by now, and `why`, in words; None of studies of which it
+    cannot be told).
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
     `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`; in studies
@@ -514,6 +518,7 @@ def study_summary(results: Results) -> dict[str, Any]:
             "failures": results.failures,
             "failed": [_failed_json(row) for row in results.trials if row.failure and row.feasible],
             "best": trial_json(results, results.best),
+            "corrected": corrected_json(results.corrected) if results.corrected else None,
             "baseline": trial_json(results, results.baseline),
             "front": [trial_json(results, row) for row in results.front] if len(results.objectives) > 1 else [],
             "workers": [asdict(worker) for worker in results.workers],

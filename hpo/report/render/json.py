@@ -14,6 +14,7 @@ from hpo.report.data.results import study_summary, trial_table
 from hpo.report.format import finite
 from hpo.report.report_data import ReportData
 from hpo.report.stats.across_datasets import AcrossDatasets, describe_across
+from hpo.report.stats.choice import Choice
 from hpo.report.stats.evaluation_stats import Comparison, EvaluationStats, Interval, Score
 from hpo.report.stats.nested_score import NestedScore
 from hpo.report.stats.study_comparison import compare_studies, describe_comparison
@@ -40,6 +41,8 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "epochs": {row.number: row.epochs for row in results.trials if row.epochs},
         "importances": data.importances.by_key,
         "verdict": write_verdict(data),
+        "choice": _choice_json(data.choice),
+        "leader_comparisons": [asdict(comparison) for comparison in data.leader_comparisons],
         "findings": [asdict(finding) for finding in data.findings],
         "evaluations": [_evaluation_json(evaluation, stats) for evaluation, stats in pairs],
         "study_comparisons": [_studies_json(each) for each in data.comparisons],
@@ -50,6 +53,10 @@ def report_document(data: ReportData) -> dict[str, Any]:
         "written": data.read_at,
     }
     return {"schema": SCHEMA, **study_summary(results), **finite(more)}
+
+
+def _choice_json(choice: Choice | None) -> dict[str, Any] | None:
+    return None if choice is None else {"trial": choice.row.number, "rule": choice.rule, "reason": choice.reason}
 
 
 def nested_document(nested: NestedScore) -> dict[str, Any]:

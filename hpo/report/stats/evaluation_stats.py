@@ -74,7 +74,8 @@ class Score:
         study_score: the score by which the study chose it; None where it did not.
         validation: the same score from fresh seeds; None of a refit.
         test: on the test set; None before the first look.
-        bias: selection bias: `study_score` less the mean of `validation`, positive where the former is better.
+        bias: selection bias: `study_score` less the mean of `validation`, positive where the former is better; None
+            where the one is a mean over folds, and the other is not.
     """
 
     candidate: CandidateRuns
@@ -198,7 +199,9 @@ def _score_candidate(
         for metric in (evaluation.validation_metric, evaluation.test_metric)
     )
     chosen = candidate.study_score
-    bias = None if chosen is None or validation is None else _gain(chosen, validation.mean, sign)
+    bias = None
+    if chosen is not None and validation is not None and not evaluation.divided:
+        bias = _gain(chosen, validation.mean, sign)
     return Score(candidate, chosen, validation, test, bias)
 
 
@@ -312,7 +315,8 @@ def explain_columns(evaluation: EvaluationResults) -> str:
     """Explain in a line what the columns of `tabulate_scores` are."""
     fresh = "fresh_seeds" if evaluation.function else "validation"
     scored = "fresh_seeds" if evaluation.function else "test"
-    bias = "" if evaluation.refit else f"bias: how much better chosen is than {fresh}, the price of choosing; "
+    biased = not (evaluation.refit or evaluation.divided)
+    bias = f"bias: how much better chosen is than {fresh}, the price of choosing; " if biased else ""
     return (
         f"chosen: the score in the study; {bias}deviation: over seeds; low, high: 95 % interval of {scored}, from "
         f"{FEWEST_SEEDS} seeds; better_by: what the first row gains over this one"
@@ -349,7 +353,7 @@ def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) 
     method = (
         "trained on training and validation data together, for a fixed number of epochs" if evaluation.refit else ""
     )
-    lines = [f"{evaluation.dataset}: {method or 'the split of the study, fresh seeds'}"]
+    lines = [f"{evaluation.dataset}: {method or f'{evaluation.split}, fresh seeds'}"]
     lines[0] += "; the test set was read once per run" if any(score.test for score in stats.scores) else ""
     if evaluation.function:
         lines = [f"{evaluation.function}: called again with the same parameters and fresh seeds"]

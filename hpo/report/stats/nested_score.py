@@ -16,13 +16,26 @@ from typing import Any
 import numpy as np
 
 from hpo.config.values import Value, plain_value
-from hpo.report.data.nested import NestedResults, OuterResult
+from hpo.report.data.nested import NestedResults, OuterResult, read_nested
+from hpo.report.data.results import TrialRow, read_results
+from hpo.report.data.sample_scores import read_sample_scores
+from hpo.report.stats.choice import choose_trial, default_rule
 from hpo.report.stats.evaluation_stats import LEVEL
 from hpo.report.stats.metric_range import metric_range
 from hpo.report.stats.trial_stats import to_unit_interval
 from hpo.space.domains import Range
+from hpo.study import Study
 
-__all__ = ["FoldMean", "FoldScore", "NestedScore", "ParameterAgreement", "average_folds", "score_nested"]
+__all__ = [
+    "FoldMean",
+    "FoldScore",
+    "NestedScore",
+    "ParameterAgreement",
+    "average_folds",
+    "choose_outer",
+    "read_scores",
+    "score_nested",
+]
 
 COMMON = 0.8  # share of the folds that have the same choice, from which they agree on it
 CLOSE = 0.25  # share of a range within which all folds are, up to which they agree on it
@@ -147,6 +160,24 @@ class NestedScore:
         return self.score is not None and self.score.count == self.count
 
 
+def choose_outer(outer: Study) -> TrialRow | None:
+    """Return the trial that the study of an outer fold has chosen, as `hpo export` would; None without a complete one.
+
+    Trials that others have added, whose parameters make no configuration, cannot be chosen.
+    """
+    results = read_results(outer)
+    among = {row.number for row in results.ranked if row.config is not None}
+    if not among:
+        return None
+    table = read_sample_scores(outer) if default_rule(results) == "one_se" else None
+    return choose_trial(results, table=table, among=among).row
+
+
+def read_scores(study: Study) -> tuple[NestedScore, ...]:
+    """Read the scores of all nested evaluations of a study, those of the fewest folds first."""
+    return tuple(map(score_nested, read_nested(study, choose_outer)))
+
+
 def score_nested(results: NestedResults) -> NestedScore:
     """Compute the score of a nested evaluation; folds that are not tested yet are left out of the means."""
     sign = 1 if results.objective.direction == "maximize" else -1
@@ -231,7 +262,9 @@ def _compare(results: NestedResults, name: str, values: Sequence[Value | None]) 
     ranges: list[Any] = [each for each in domains if isinstance(each, Range)]
     numbers = [float(value) for value in plain if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(ranges) == len(domains) == 1 and len(numbers) == len(plain):
-        places = [to_unit_interval(ranges[0], number) for number in numbers]
+        (domain,) = ranges
+        inside = [min(max(number, domain.low), domain.high) for number in numbers]  # a baseline may be beyond
+        places = [to_unit_interval(domain, number) for number in inside]
         return ParameterAgreement(name, plain, None, max(places) - min(places))
     most = Counter(map(repr, plain)).most_common(1)[0][1]
     return ParameterAgreement(name, plain, most / len(plain), None)

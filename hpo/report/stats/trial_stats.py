@@ -53,20 +53,22 @@ def count_validation_samples(results: Results) -> int | None:
     best = results.best
     if best is None or best.config is None:
         return None
-    baseline = results.definition.baseline_config(results.space)
-    return outlook.count_validation_samples(results.definition, best.config, baseline, results.data_facts)
+    definition = results.definition
+    return outlook.count_validation_samples(
+        definition, best.config, lambda: definition.baseline_config(results.space), results.data_facts
+    )
 
 
 def standard_error(results: Results) -> float | None:
     """Return the standard error of the best trial's value.
 
-    Of several fits it is that of their mean. Else it is that of the validation accuracy p over n samples,
-    sqrt(p (1 - p) / n).
-
-    It is the chance in the validation samples alone; the seed of the training adds its own. None of every other
-    metric: of a balanced accuracy, an F1 score or a loss the number of samples alone does not tell it.
+    Of several fits it is that of their mean. Else it is that of the chance in the validation samples alone: of any
+    metric by the bootstrap where the trial has sample scores, or as it was recorded; else of an accuracy p over n
+    samples, sqrt(p (1 - p) / n). None of other metrics, which the number of samples alone does not tell.
     """
-    count, best = count_validation_samples(results), results.best
+    count, best, corrected = count_validation_samples(results), results.best, results.corrected
+    if corrected is not None and corrected.fits == 1 and corrected.sample_error > 0:
+        return corrected.sample_error
     if best is not None and best.standard_error:
         return best.standard_error
     if count is None or best is None or best.value is None or results.objective.metric != "val_accuracy":

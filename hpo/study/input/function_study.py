@@ -67,7 +67,7 @@ def define_function_study(
         if key in RESAMPLING:
             raise DefinitionError(
                 f"{key}: is for studies of models and training loops, whose data are known; {function.label} reads its "
-                "own: divide them there, and return the mean"
+                "own: divide them, or train several times, there, and return the mean"
             )
         if key not in KEYS:
             raise DefinitionError(describe_unknown("key", key, KEYS))

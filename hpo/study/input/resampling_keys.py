@@ -26,7 +26,7 @@ FORM = 'give their number, or { count = 5, by = "group" }, or by = "time"'
 
 
 def parse_resampling(
-    table: Mapping[str, Any], dataset: DatasetReference, literals: Mapping[str, Any]
+    table: Mapping[str, Any], dataset: DatasetReference, literals: Mapping[str, Any], pruner: str = "none"
 ) -> tuple[Resampling | None, Resplit]:
     """Parse how the trials of a study are resampled, None if each has one fit, and whether each has its own split.
 
@@ -36,6 +36,7 @@ def parse_resampling(
         table: the keys of a study file.
         dataset: of the study.
         literals: the domains of its parameters.
+        pruner: the name of its pruner.
 
     Raises:
         DefinitionError: a value is wrong, has no effect on the data, or contradicts a parameter; the line names it.
@@ -50,6 +51,7 @@ def parse_resampling(
     places |= {f"[baseline] {name}": name for name in (baseline if isinstance(baseline, Mapping) else ())}
     places |= {f"dataset, {name}": name for name in dataset.parameters if name not in literals}
     _check_parameters(chosen, resplit, places)
+    _check_racing(chosen, resplit, pruner)
     _check_data(chosen, resplit, dataset)
     return (None if chosen == Resampling() else chosen), resplit
 
@@ -85,9 +87,23 @@ def _check_parameters(chosen: Resampling, resplit: Resplit, places: Mapping[str,
             raise DefinitionError(
                 f"{place}: with resplit = 'per_trial' each trial has a split seed of its own; remove one of them"
             )
-    if chosen.intensify and resplit == "per_trial":
+    if chosen.seeds > 1 and {"init_seed", "order_seed"} <= {*places.values()}:
         raise DefinitionError(
-            "intensify = true: compares trials on the same splits, and resplit = 'per_trial' gives each its own; "
+            f"seeds = {chosen.seeds}: all would train alike, for init_seed and order_seed are given; remove one of them"
+        )
+
+
+def _check_racing(chosen: Resampling, resplit: Resplit, pruner: str) -> None:
+    """Refuse to compare trials fit by fit if each has one fit, or splits of its own."""
+    if pruner == "wilcoxon" and chosen.count == 1:
+        raise DefinitionError(
+            "pruner 'wilcoxon' compares the fits of trials, and each of this study has one; give folds, holdout or "
+            "seeds, or take another pruner"
+        )
+    racing = "intensify = true" if chosen.intensify else "pruner 'wilcoxon'" if pruner == "wilcoxon" else None
+    if racing is not None and resplit == "per_trial":
+        raise DefinitionError(
+            f"{racing}: compares trials on the same splits, and resplit = 'per_trial' gives each its own; "
             "remove one of them"
         )
 

@@ -139,12 +139,7 @@ def parse_definition(
     metrics |= {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
     metrics |= {objective.metric: f"objective = '{objective.metric}'" for objective in objectives}
     check_objective_metrics(metrics, space.models, declarations, task)
-    resampling, resplit = parse_resampling(table, dataset, literals)
-    if pruner.name == "wilcoxon" and resampling is None:
-        raise DefinitionError(
-            "pruner 'wilcoxon' compares the fits of trials, and each of this study has one; give folds, holdout or "
-            "seeds, or take another pruner"
-        )
+    resampling, resplit = parse_resampling(table, dataset, literals, pruner.name)
     if resampling is None or resampling.folds is None:
         _check_validation(space, objectives)
     baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space, declarations))

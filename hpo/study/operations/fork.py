@@ -241,8 +241,10 @@ def fork_study(
         raise RequestError(
             f"study '{study.name}' is the evaluation of '{of}', whose grid is no search; fork '{of}' instead"
         )
-    if (of := study.definition.nested_of) is not None:
-        raise RequestError(f"study '{study.name}' is part of the nested evaluation of '{of}'; fork '{of}' instead")
+    if (whole := study.definition.nested_of) is not None:
+        raise RequestError(
+            f"study '{study.name}' is part of the nested evaluation of '{whole}'; fork '{whole}' instead"
+        )
     if check_name(name) in study_names(study.storage):
         raise _name_taken(study, name)
     trials = study.trials()

@@ -1,0 +1,156 @@
+"""Choice of the configuration that is used, by a rule that is named."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from hpo.errors import RequestError, describe_unknown
+from hpo.report.commands import format_command
+from hpo.report.data.evaluations import EvaluationResults
+from hpo.report.data.results import Results, TrialRow
+from hpo.report.data.sample_scores import SampleTable
+from hpo.report.format import count_text, metric_text, number_of
+from hpo.report.stats.evaluation_stats import compare_candidates
+from hpo.report.stats.pairwise import paired_errors
+from hpo.report.stats.trial_stats import standard_error
+
+__all__ = ["RULES", "Choice", "Rule", "choose_trial", "default_rule"]
+
+Rule = Literal["best", "one_se", "evaluated"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The trial that is used.
+
+    Attributes:
+        row: the trial.
+        rule: by which it was chosen.
+        reason: what the rule found, a clause: `it has the fewest weights of …`.
+    """
+
+    row: TrialRow
+    rule: Rule
+    reason: str
+
+
+def default_rule(results: Results) -> Rule:
+    """Return the rule where none is named: `one_se` where trials share the best value, for `best` cannot tell them.
+
+    They do so where validation samples are few. The rule is `best` everywhere else, and for objective functions, whose
+    trials have no size.
+    """
+    best, shared = results.best, len(results.objectives) == 1 and results.definition.configured
+    ties = sum(row.value == best.value for row in results.ranked) if best is not None else 0
+    return "one_se" if shared and ties > 1 and results.definition.evaluation is None else "best"
+
+
+def choose_trial(
+    results: Results,
+    rule: str | None = None,
+    table: SampleTable | None = None,
+    evaluations: Sequence[EvaluationResults] = (),
+    among: Collection[int] | None = None,
+) -> Choice:
+    """Choose the trial that is used.
+
+    - `best`: the best value; of equals the first trial.
+    - `one_se`: the cheapest trial (the fewest weights, then the shortest training) within one standard error of the
+      best: of the difference, sample by sample, where both have sample scores, else of the best one's score. Where
+      neither is known, among those of the best value.
+    - `evaluated`: the best from fresh seeds, as `hpo evaluate` trained it.
+
+    Args:
+        results: the study.
+        rule: its name; None for `default_rule`.
+        table: the study's sample scores, if they have been read.
+        evaluations: of the study.
+        among: numbers of the trials that may be chosen by `best` and `one_se`; None for all.
+
+    Raises:
+        RequestError: there is no such rule, no complete trial, several objectives (`one_se`), or no finished evaluation
+            (`evaluated`).
+    """
+    if rule is not None and rule not in RULES:
+        raise RequestError(describe_unknown("rule", rule, RULES))
+    if results.best is None:
+        counts = ", ".join(f"{count} {state}" for state, count in results.counts.items() if count)
+        raise RequestError(
+            f"study '{results.name}' has no COMPLETE trial yet ({counts or 'no trials'}); name one with --trial"
+        )
+    name = rule or default_rule(results)
+    if name == "evaluated":
+        return _choose_evaluated(results, evaluations)
+    if name == "one_se":
+        return _choose_cheapest(results, table, among)
+    best = next((row for row in results.ranked if among is None or row.number in among), results.best)
+    return Choice(results.best if len(results.objectives) > 1 else best, "best", "it has the best value")
+
+
+def _choose_cheapest(results: Results, table: SampleTable | None, among: Collection[int] | None) -> Choice:
+    if len(results.objectives) > 1:
+        raise RequestError(
+            f"rule one_se: study '{results.name}' has {len(results.objectives)} objectives; choose a trial of its "
+            f"Pareto front with --trial (`hpo show {shlex.quote(results.name)}` lists them)"
+        )
+    best = results.best
+    assert best is not None
+    near = _list_near(results, best, table)
+    allowed = [row for row in near if among is None or row.number in among] or [best]
+    chosen = min(allowed, key=_cost)
+    if len(near) == 1:
+        return Choice(best, "one_se", "no other trial is within one standard error of it")
+    group = f"of the {count_text(len(near))} trials within one standard error of the best {_metric(results)}"
+    return Choice(chosen, "one_se", f"{group} (trial {best.number}) it is {_describe_cost(chosen, allowed)}")
+
+
+def _metric(results: Results) -> str:
+    return metric_text(results.objective.metric)
+
+
+def _list_near(results: Results, best: TrialRow, table: SampleTable | None) -> list[TrialRow]:
+    """List the trials within one standard error of the best, the best first."""
+    paired = {} if table is None else paired_errors(table, results, best.number)
+    alone = standard_error(results) or 0.0
+    return [
+        row for row in results.ranked if abs((row.value or 0.0) - (best.value or 0.0)) <= paired.get(row.number, alone)
+    ]
+
+
+def _cost(row: TrialRow) -> tuple[float, float, int]:
+    weights = math.inf if row.parameter_count is None else row.parameter_count
+    return weights, math.inf if row.seconds is None else row.seconds, row.number
+
+
+def _describe_cost(chosen: TrialRow, rows: Sequence[TrialRow]) -> str:
+    """Say by what a trial is the cheapest of these."""
+    if len(rows) == 1:
+        return "the only one whose weights are here"
+    sizes = [row.parameter_count for row in rows]
+    size = f"the smallest ({number_of(chosen.parameter_count or 0, 'weight')})"
+    if sizes.count(chosen.parameter_count) == 1:
+        return size
+    return "the fastest to train" if len(set(sizes)) == 1 else f"the fastest to train of {size}"
+
+
+def _choose_evaluated(results: Results, evaluations: Sequence[EvaluationResults]) -> Choice:
+    command = format_command(results, "evaluate")
+    own = sorted((each for each in evaluations if each.on_own_data), key=lambda each: each.refit)
+    for evaluation in own:
+        best = compare_candidates(evaluation).best
+        if best is None:
+            continue
+        if best.candidate.trial is None:
+            raise RequestError(
+                f"rule evaluated: from fresh seeds the default configuration is better than every trial of study "
+                f"'{results.name}' that was evaluated; name a trial with --trial, or choose by rule best"
+            )
+        return Choice(results.trial(best.candidate.trial), "evaluated", "it has the best mean score from fresh seeds")
+    raise RequestError(
+        f"rule evaluated: no configuration of study '{results.name}' has been evaluated from fresh seeds; run {command}"
+    )

@@ -1,0 +1,251 @@
+"""What a report says of a choice: the corrected score, the trials beside it, the rule, and the check for overtuning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from hpo.datasets.sample_scores import SampleScores, ValidationSplit
+from hpo.errors import RequestError
+from hpo.report.chapters.corrected_score import corrected_score_chapter
+from hpo.report.chapters.verdict import write_verdict
+from hpo.report.checks.selection import overtuning
+from hpo.report.data.corrected_score import BestSoFar, CorrectedScore, describe_choice, describe_correction
+from hpo.report.data.evaluations import read_evaluations
+from hpo.report.data.results import Results, TrialRow, read_results
+from hpo.report.data.sample_scores import SampleTable
+from hpo.report.export_config import export_config
+from hpo.report.render.json import report_document, report_schema
+from hpo.report.report_data import read_report_data
+from hpo.report.stats.choice import choose_trial, default_rule
+from hpo.report.stats.pairwise import compare_trials, paired_errors
+from hpo.report.stats.selection import correct_selection
+from hpo.report.stats.trial_stats import standard_error
+from tests.execution.test_sample_scores import make_study as make_small_study
+from tests.helpers import run_hpo
+from tests.report.helpers import evaluated, filled
+from tests.study.helpers import new_storage
+from tests.workers import make_worker
+
+SAMPLES = 400
+
+
+def with_samples(results: Results, accuracies: Mapping[int, float], seed: int = 0) -> tuple[Results, SampleTable]:
+    """Results whose trials have these true accuracies, and one epoch, with sample scores to match."""
+    rng = np.random.default_rng(seed)
+    split = ValidationSplit.of(np.zeros(SAMPLES, np.int64), np.arange(SAMPLES), SAMPLES)
+    hardness, rows, trials = rng.random(SAMPLES), [], {}
+    for row in results.trials:
+        own = np.where(rng.random(SAMPLES) < 0.5, hardness, rng.random(SAMPLES))
+        right = (own < accuracies[row.number]).astype(np.float32)[None]
+        value = float(right.mean())
+        rows.append(replace(row, values=(value,), epochs=[{"epoch": 1, "val_accuracy": value}], best_epoch=1))
+        trials[row.number] = (SampleScores(0, split.digest, np.array([1]), 0, right, "correct", "val_accuracy"),)
+    return replace(results, trials=tuple(rows)), SampleTable({split.digest: split}, trials)
+
+
+@pytest.fixture
+def equal(tmp_path: Path) -> tuple[Results, SampleTable]:
+    """Sixteen trials that are all right with 0.9 of any sample."""
+    return with_samples(read_results(filled(tmp_path, trials=16)), dict.fromkeys(range(16), 0.9))
+
+
+def test_the_best_of_equals_is_worth_less_than_it_scored(equal: tuple[Results, SampleTable]) -> None:
+    results, table = equal
+    score = correct_selection(table, results)
+    assert score is not None
+    assert results.best is not None
+    assert (score.number, score.chosen, score.trials) == (results.best.number, results.best.value, 16)
+    assert (score.samples, score.fits, score.left_out) == (SAMPLES, 1, 0)
+    assert score.chosen - score.corrected == pytest.approx(score.bias)
+    assert score.low < 0.9 < score.high
+    assert score.corrected == pytest.approx(0.9, abs=0.03)
+    assert score.corrected < score.chosen
+    assert score.chosen_again + sum(share for _, share in score.others) == pytest.approx(1)
+    assert [each.trials for each in score.history] == [4, 8, 12, 16]
+    assert standard_error(replace(results, corrected=score)) == pytest.approx(score.sample_error)
+    assert score.sample_error == pytest.approx((0.9 * 0.1 / SAMPLES) ** 0.5, rel=0.2)
+
+
+def test_a_smaller_loss_is_better(equal: tuple[Results, SampleTable]) -> None:
+    results, table = equal
+    objective = replace_objective(results, "val_loss", "minimize")
+    rows = [replace(row, values=(1 - (row.value or 0),), epochs=()) for row in results.trials]
+    trials = {
+        number: tuple(replace(fit, scores=1 - fit.scores, kind="loss", metric="val_loss") for fit in fits)
+        for number, fits in table.trials.items()
+    }
+    mirrored = correct_selection(SampleTable(table.splits, trials), replace(objective, trials=tuple(rows)))
+    score = correct_selection(table, results)
+    assert score is not None
+    assert mirrored is not None
+    assert mirrored.corrected == pytest.approx(1 - score.corrected)
+    assert mirrored.corrected > mirrored.chosen
+    assert mirrored.number == score.number
+
+
+def replace_objective(results: Results, metric: str, direction: str) -> Results:
+    objective = results.objective.model_copy(update={"metric": metric, "direction": direction})
+    return replace(results, definition=results.definition.model_copy(update={"objectives": (objective,)}))
+
+
+def test_there_is_no_corrected_score_without_sample_scores_of_the_best(equal: tuple[Results, SampleTable]) -> None:
+    results, table = equal
+    assert results.best is not None
+    others = {number: fits for number, fits in table.trials.items() if number != results.best.number}
+    assert correct_selection(SampleTable(table.splits, others), results) is None
+    assert correct_selection(SampleTable({}, {}), results) is None
+    worst = results.ranked[-1].number
+    some = {number: fits for number, fits in table.trials.items() if number != worst}
+    score = correct_selection(SampleTable(table.splits, some), results)
+    assert score is not None
+    assert (score.trials, score.left_out) == (15, 1)
+
+
+SCORE = CorrectedScore(
+    3, "val_accuracy", 0.973, 0.969, 0.966, 0.972, 0.0015, 0.0016, 0.004, 0.38, ((5, 0.5), (1, 0.12)), 60, 0, 9000, 1
+)
+
+
+def test_the_sentences_say_it_in_plain_english() -> None:
+    interval = "(95 % interval 96.60 to 97.20 %)"
+    assert describe_correction(SCORE) == (
+        "Its validation accuracy of 97.30 % was the best of 60, which flatters it: corrected for that choice it is "
+        f"96.90 % {interval}."
+    )
+    assert describe_correction(SCORE, said=True) == (
+        f"Being the best of 60 flatters it: corrected for that choice it is 96.90 % {interval}."
+    )
+    assert "62 % of the draws" in describe_choice(SCORE)
+    same = replace(SCORE, corrected=0.973, others=(), chosen_again=1.0)
+    assert describe_correction(same).endswith(f"corrected for that choice it is the same {interval}.")
+    assert describe_choice(same).endswith("it would have been chosen, too.")
+    assert "that of its best epoch" in describe_correction(replace(SCORE, trials=1))
+    assert describe_choice(replace(SCORE, trials=1)) == ""
+
+
+def test_pairs_are_compared_by_mcnemars_exact_test(equal: tuple[Results, SampleTable]) -> None:
+    results, table = equal
+    first, *others = (row.number for row in results.ranked[:4])
+    comparisons = compare_trials(table, results, first, others)
+    for each in comparisons:
+        one, other = (table.trials[number][0].scores[0] > 0 for number in (each.first, each.second))
+        only = int((one & ~other).sum()), int((other & ~one).sum())
+        assert (each.only_first, each.only_second) == only
+        assert each.p_value == pytest.approx(min(1, 3 * binomtest(only[0], sum(only)).pvalue))
+        assert each.difference == pytest.approx((only[0] - only[1]) / SAMPLES)
+        assert each.low <= each.difference <= each.high
+        assert paired_errors(table, results, first)[each.second] == pytest.approx(sum(only) ** 0.5 / SAMPLES, rel=0.15)
+    chapter = corrected_score_chapter(replace(results, corrected=correct_selection(table, results)), comparisons)
+    assert chapter is not None
+    text = str(chapter.blocks)
+    assert "McNemar" in text
+    assert f"'{first}'" in text
+
+
+def weighed(results: Results, sizes: Mapping[int, int]) -> Results:
+    rows = [replace(row, parameter_count=sizes.get(row.number, 10**6)) for row in results.trials]
+    return replace(results, trials=tuple(rows))
+
+
+def test_one_standard_error_takes_the_cheapest_of_the_leaders(equal: tuple[Results, SampleTable]) -> None:
+    results, table = equal
+    best, last = results.ranked[0], results.ranked[-1]
+    near = [row for row in results.ranked if within(results, table, row)]
+    sized = weighed(results, {near[-1].number: 100, last.number: 1} if near[-1] != last else {last.number: 1})
+    choice = choose_trial(sized, "one_se", table)
+    assert choice.row.number == near[-1].number
+    assert f"of the {len(near)} trials within one standard error" in choice.reason
+    assert choose_trial(sized, "best", table).row.number == best.number
+    assert default_rule(sized) == "best"
+
+
+def within(results: Results, table: SampleTable, row: TrialRow) -> bool:
+    assert results.best is not None
+    error = paired_errors(table, results, results.best.number)[row.number]
+    return (results.best.value or 0) - (row.value or 0) <= error
+
+
+def test_where_trials_share_the_best_value_the_default_is_the_cheapest(tmp_path: Path) -> None:
+    results = read_results(filled(tmp_path, trials=6))
+    best = results.best
+    assert best is not None
+    rows = [replace(row, values=best.values, parameter_count=100 - row.number) for row in results.trials]
+    tied = replace(results, trials=tuple(rows))
+    assert default_rule(tied) == "one_se"
+    assert choose_trial(tied).row.number == 5
+    assert choose_trial(tied, "best").row.number == 0
+    assert choose_trial(tied, among={1, 2}).row.number == 2
+    assert "# rule one_se: of the 6 trials" in export_config(tied)
+    assert default_rule(results) == "best"
+
+
+def test_the_rule_evaluated_takes_the_best_from_fresh_seeds_or_says_what_to_run(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6)
+    results = read_results(study)
+    second = results.ranked[1].number
+    with pytest.raises(RequestError, match="has been evaluated from fresh seeds; run hpo evaluate"):
+        export_config(study, rule="evaluated")
+    first = results.ranked[0].number
+    evaluated(study, [first, second], {f"trial {first}": 0.9, f"trial {second}": 0.95, "defaults": 0.8})
+    assert choose_trial(results, "evaluated", evaluations=read_evaluations(study)).row.number == second
+    assert f"trial {second} of study" in export_config(study, rule="evaluated")
+
+
+def test_bad_rules_are_one_line(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=4, objective=["val_accuracy", "parameter_count"], pruner="none")
+    with pytest.raises(RequestError, match="unknown rule 'bets'; did you mean 'best'"):
+        export_config(study, rule="bets")
+    with pytest.raises(RequestError, match="has 2 objectives; choose a trial of its Pareto front"):
+        export_config(study, rule="one_se")
+
+
+@pytest.mark.parametrize(
+    ("half", "last", "level"),
+    [
+        (BestSoFar(30, 0.95, 0.945), BestSoFar(60, 0.96, 0.95), "ok"),
+        (BestSoFar(30, 0.95, 0.945), BestSoFar(60, 0.96, 0.9445), "note"),
+        (BestSoFar(30, 0.95, 0.945), BestSoFar(60, 0.96, 0.94), "warning"),
+        (BestSoFar(30, 0.95, 0.945), BestSoFar(60, 0.95, 0.944), "ok"),
+    ],
+)
+def test_overtuning_is_a_rise_that_the_corrected_score_does_not_share(
+    tmp_path: Path, half: BestSoFar, last: BestSoFar, level: str
+) -> None:
+    results = read_results(filled(tmp_path, trials=4))
+    history = (replace(half, trials=15), half, replace(half, trials=45), last)
+    (finding,) = overtuning(replace(results, corrected=replace(SCORE, history=history)), ())
+    assert finding.level == level
+    assert "of the first 30 trials is 95.00 %" in finding.evidence
+    assert bool(finding.advice) == (level != "ok")
+    assert overtuning(results, ()) == []
+
+
+def test_a_trained_study_has_it_in_the_verdict_the_document_and_the_commands(tmp_path: Path) -> None:
+    study = make_small_study(new_storage(tmp_path), tmp_path)
+    make_worker(study, cohort=4).run()
+    data = read_report_data(study)
+    score = data.results.corrected
+    assert score is not None
+    assert score.samples == 150
+    assert describe_correction(score, said=True) in write_verdict(data)[0]
+    document: dict[str, Any] = json.loads(json.dumps(report_document(data)))
+    jsonschema.validate(document, report_schema())
+    assert document["corrected"]["number"] == score.number
+    assert document["choice"]["rule"] in ("best", "one_se")
+    url = study.storage.url
+    assert describe_correction(score) in run_hpo("show", study.name, "--storage", url).stdout
+    shown = json.loads(run_hpo("show", study.name, "--format", "json", "--storage", url).stdout)
+    assert shown["corrected"]["corrected"] == pytest.approx(score.corrected)
+    assert "dataset = " in run_hpo("export", study.name, "--rule", "one_se", "--storage", url).stdout
+    refused = run_hpo("export", study.name, "--rule", "best", "--trial", "0", "--storage", url)
+    assert refused.returncode == 2
+    assert "--trial names the trial" in refused.stderr

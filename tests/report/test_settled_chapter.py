@@ -1,0 +1,103 @@
+"""The chapter on when a study settled, whether or not it was to end then, and its part of the JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+from optuna.trial import TrialState
+
+from hpo.report.chapters.blocks import Note, Table, Text
+from hpo.report.chapters.settled import settled_chapter
+from hpo.report.data.results import read_results, study_summary
+from hpo.report.render.json import report_schema
+from hpo.report.stats.null_result import explain_null_result, list_leaders
+from hpo.study import Study
+from tests.study.helpers import holder, make_study
+
+
+def told(folder: Path, values: Sequence[float], *, error: float | None = 0.003, **keys: Any) -> Study:
+    """A study whose trials have these values, as long as any is begun."""
+    study = make_study(folder, **{"trials": len(values), "parameters": {"dropout": {"low": 0.0, "high": 0.5}}, **keys})
+    for value in values:
+        claim = study.claim(holder())
+        if claim is None:
+            break
+        if error is not None:
+            study.storage.set_trial_user_attr(claim.id, "standard_error", error)
+        claim.trial.suggest_float("dropout", 0.0, 0.5)
+        study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [float(value)])
+    return study
+
+
+RISING = [*(0.85 - 0.0001 * np.arange(25)), *(0.8505 + 0.00001 * np.arange(15))]
+
+
+def text_of(study: Study) -> str:
+    chapter = settled_chapter(read_results(study))
+    assert chapter is not None
+    return " ".join(block.text for block in chapter.blocks if isinstance(block, Text))
+
+
+def test_a_study_that_ran_on_would_have_ended_and_what_it_gained_is_said(tmp_path: Path) -> None:
+    study = told(tmp_path, RISING)
+    text = text_of(study)
+    assert 'With `until = "settled"` the study would have ended after 20 of 40 trials: the other 20 were' in text
+    assert "less than the noise, 0.30 percentage points." in text
+    assert "20 trials ended after that, and gained 0.06 percentage points." in text
+    chapter = settled_chapter(read_results(study))
+    assert chapter is not None
+    (table,) = [block for block in chapter.blocks if isinstance(block, Table)]
+    assert [table.rows[0][0], table.rows[-1][0]] == ["20", "40"]
+
+
+def test_a_study_that_was_to_end_has_ended(tmp_path: Path) -> None:
+    study = told(tmp_path, RISING, until="settled")
+    assert "The study settled after 20 of 40 trials" in text_of(study)
+    summary = study_summary(read_results(study))
+    assert (summary["settled"]["asked"], summary["settled"]["after"]) == (True, 20)
+    schema = report_schema()
+    for key in ("settled", "budget"):
+        jsonschema.Draft202012Validator({**schema["properties"][key], "$defs": schema["$defs"]}).validate(summary[key])
+
+
+def test_a_study_that_has_not_settled_says_what_it_expects(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random(40)
+    text = text_of(told(tmp_path, values[:30], error=1e-4, trials=40))
+    assert "The study has not settled: after 30 trials the other 10 trials are expected to gain" in text
+    assert "did not settle before its budget was used up" in text_of(
+        told(tmp_path, values, error=1e-4, trials=40, seed=1, name="whole")
+    )
+
+
+def test_noise_is_called_so(tmp_path: Path) -> None:
+    study = told(tmp_path, 0.1 + 0.02 * np.random.default_rng(0).standard_normal(40), error=0.02)
+    chapter = settled_chapter(read_results(study))
+    assert chapter is not None
+    (note,) = [block for block in chapter.blocks if isinstance(block, Note)]
+    assert note.title == "Nothing was found"
+    assert "equal configurations is up to" in note.text
+    better = told(tmp_path, [0.3, *study_values(study)], error=0.02, name="better", seed=1)
+    assert explain_null_result(read_results(better)) is None
+
+
+def study_values(study: Study) -> list[float]:
+    return [trial.values[0] for trial in study.trials()][:39]
+
+
+def test_leaders_are_within_the_noise_of_the_best_and_few(tmp_path: Path) -> None:
+    results = read_results(told(tmp_path, [0.9, 0.8985, 0.895, *[0.8] * 17]))
+    assert [row.number for row in list_leaders(results, 0.003)] == [0, 1]
+    assert len(list_leaders(results, 0.5)) == 5
+
+
+def test_what_cannot_be_told_has_no_chapter(tmp_path: Path) -> None:
+    several = make_study(tmp_path, "several", objective=["val_accuracy", "parameter_count"])
+    assert settled_chapter(read_results(several)) is None
+    assert study_summary(read_results(several))["settled"] is None
+    early = told(tmp_path, [0.9] * 5, name="early", until="settled", trials=40)
+    assert "Not settled: 20 trials must have ended." in text_of(early)
+    assert settled_chapter(read_results(make_study(tmp_path, "none"))) is None
