@@ -330,7 +330,11 @@ class Space:
         Raises:
             SpaceError: it does; the message names the parameter, its value and what is wrong.
         """
+        seen: set[str] = set()  # a small space, as an evaluation's, is drawn again and again
         for values in self._probes():
+            if (key := repr(values)) in seen:
+                continue
+            seen.add(key)
             try:
                 rule(TrialConfig.of(values, self.registered))
             except ConfigError as error:

@@ -56,11 +56,13 @@ def _row(found: AcrossDatasets, label: str) -> list[str]:
 
 
 def _cells(metric: str, estimate: Estimate | None) -> tuple[str, str]:
-    """Return a number and its interval as texts."""
+    """Return a number and its interval as texts: values of a metric, or without one numbers from 0 to 1."""
     if estimate is None:
         return NONE, NONE
-    value = values_text(metric, estimate.value)
+    value, low, high = (
+        values_text(metric, number) if metric else f"{number:.2f}"
+        for number in (estimate.value, estimate.low, estimate.high)
+    )
     if not math.isfinite(estimate.low):
         return value, NONE
-    low, high = (values_text(metric, bound) for bound in (estimate.low, estimate.high))
     return value, f"{low.removesuffix(' %')} to {high}"

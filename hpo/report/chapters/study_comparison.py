@@ -51,7 +51,8 @@ def _row(score: PairedScore) -> list[str]:
     metric, difference, probability = score.metric, score.difference, score.probability
     bounds = NONE
     if math.isfinite(difference.low):
-        bounds = f"{_signed_text(metric, difference.low)} to {_signed_text(metric, difference.high)}"
+        low = _signed_text(metric, difference.low).removesuffix(" points")
+        bounds = f"{low} to {_signed_text(metric, difference.high)}"
     return [
         metric_text(metric),
         values_text(metric, score.first),
