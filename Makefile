@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RIVALS := .venv-rivals
 
 
-.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile optuna-tests bench rivals clean
+.PHONY: quickstart test test-fast lint types tests docs chaos fuzz hostile optuna-tests bench rivals trust clean
 
 
 .DEFAULT_GOAL := quickstart
@@ -65,10 +65,16 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.repeats
 	$(BIN)/python -m benchmarks.objective_function
 	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.selection
 
 # Other tools on the same tasks, for many hours; with OPTIONS="--seconds 60 --tasks mnist_mlp" for one.
 rivals: $(RIVALS)/installed
 	$(RIVALS)/bin/python -m benchmarks.rivals $(OPTIONS)
+
+# What a best score is worth, and which way of choosing gives the best models; some 10 hours, or a few minutes with
+# OPTIONS=--quick.
+trust: $(RIVALS)/installed
+	OMP_NUM_THREADS=1 $(RIVALS)/bin/python -m benchmarks.trust $(OPTIONS)
 
 # On top of .venv, so that all tools train with the same torch, and nobody downloads it twice.
 PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))

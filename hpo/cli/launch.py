@@ -193,6 +193,7 @@ def _plan_function(
 
 def _detach(study: Study, options: WorkerOptions, backend: Backend) -> int:
     """Start the workers, and leave them to themselves."""
+    from hpo.study.definition import SETTLED
     from hpo.utils.signals import StopRequest
 
     _say_start(study)
@@ -201,6 +202,8 @@ def _detach(study: Study, options: WorkerOptions, backend: Backend) -> int:
         count = len(backend.start(study, options))
     see = format_command_line("show", study)
     say(f"started {count} worker{'s' if count > 1 else ''}; see them with: {see}")
+    if study.budget.until == SETTLED:
+        say("note: once it has settled, launch it again for fresh seeds of the best, and the verdict")
     return 0
 
 

@@ -120,7 +120,6 @@ class StudyCallback(Callback):
         stored = len(self.study.storage.read_epochs(self.study.id, claim.id).get(claim.id, []))
         for metrics in member.history[stored:]:
             self._store(trial, member, metrics)
-        self.keep_fits(trial)
 
     @override
     def on_epoch(self, member: Member, metrics: Metrics) -> None:
@@ -195,19 +194,6 @@ class StudyCallback(Callback):
                     storage.set_trial_intermediate_value(claim.id, int(metrics["epoch"]), metrics[self.metric])
         except NOT_OURS:
             trial.lost = True
-
-    def keep_fits(self, trial: RunningTrial) -> None:
-        """Store the epochs of fits that are ahead of their trial, so that they need not be trained again."""
-        joint = trial.joint
-        if joint is None or trial.ended or trial.lost or joint.silent:
-            return
-        try:
-            for position in range(len(joint.member.history), max(map(len, joint.curves.values()), default=0)):
-                rows = joint.fit_rows(position)
-                epoch = next(int(row["epoch"]) for row in rows.values())
-                self.study.storage.record_fits(trial.claim.id, epoch, rows)
-        except NOT_OURS:
-            self._mark_lost(trial, joint.member)
 
     def best_values(self, trial: RunningTrial) -> dict[int, float]:
         """Return the objective of each fit of a trial at the trial's best epoch, by the fit's number."""

@@ -74,12 +74,12 @@ class FitTrainer:
             trial.cohort = len(trials)
         running = list(trials)
         while running:
-            self._train_fits(running, replace(settings, callbacks=[callback]), callback, study_callback, at_once)
+            self._train_fits(running, replace(settings, callbacks=[callback]), callback, at_once)
             running = self._select(running, callback, study_callback)
         return [_joint(trial).result for trial in trials]
 
     def _join(self, trial: RunningTrial, position: int, settings: TrainSettings) -> JointTrial:
-        """Return what joins a trial's fits, with those that an earlier attempt has trained to their end."""
+        """Return what joins a trial's fits: its first ones, or as many as an earlier attempt has begun."""
         config, data = trial.config, self._load(trial, self._fits[0])
         loop = bool(registry.models.get(config.model).loop)
         if not loop:
@@ -89,20 +89,11 @@ class FitTrainer:
         joint = JointTrial(config, member, settings, loop, ratio=len(data.y_val) / max(1, len(data.y_train)))
         known = [0]
         if trial.claim.attempt > 1 or trial.started:
-            if not loop:
-                joint.curves = self._read_ended(trial)
             known += [fit.number for fit in self._fits if self._checkpoint(trial, fit).resume]
-        count = next(count for count in self._stages if count > max(*known, *joint.curves, 0))
+        count = next(count for count in self._stages if count > max(known))
         joint.fits, joint.last = self._fits[:count], count == len(self._fits)
-        if set(range(count)) <= joint.curves.keys():
-            del joint.curves[count - 1]  # one tells the size of the model, and ends the trial
+        joint.judged = count == self.first
         return joint
-
-    def _read_ended(self, trial: RunningTrial) -> dict[int, list[dict[str, float]]]:
-        found = self._study.storage.read_fits(self._study.id, trial.claim.id).get(trial.claim.id, {})
-        known = {fit.number for fit in self._fits}
-        ended = {number: rows for number, rows in found.items() if number in known and len(rows) >= trial.config.epochs}
-        return {number: rows for number, rows in ended.items() if [row.get("epoch") for row in rows] == _epochs(rows)}
 
     def _load(self, trial: RunningTrial, fit: Fit) -> Data:
         return self._data.get(fit.config(trial.config), fit.division)
@@ -112,7 +103,6 @@ class FitTrainer:
         running: Sequence[RunningTrial],
         settings: TrainSettings,
         callback: FitCallback,
-        study_callback: StudyCallback,
         at_once: int | None,
     ) -> None:
         """Train the fits that trials have not trained yet."""
@@ -130,8 +120,6 @@ class FitTrainer:
                 checkpoints=[self._checkpoint(trial, fit) for trial, fit in open_fits],
                 links=[make_link(self._study, trial.claim) for trial, _ in open_fits],
             )
-            for trial in running:
-                study_callback.keep_fits(trial)
 
     def _select(
         self, trials: Sequence[RunningTrial], callback: FitCallback, study_callback: StudyCallback
@@ -159,10 +147,6 @@ class FitTrainer:
 def _joint(trial: RunningTrial) -> JointTrial:
     assert trial.joint is not None
     return trial.joint
-
-
-def _epochs(rows: Sequence[object]) -> list[int]:
-    return list(range(1, len(rows) + 1))
 
 
 def _divide(trials: Sequence[RunningTrial], at_once: int | None) -> Iterator[list[tuple[RunningTrial, Fit]]]:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from typing_extensions import override
 
 from hpo.errors import LeaseLostError, RunError, StorageLostError, StudyDeletedError
 from hpo.storage import leases, worker_stats
@@ -302,6 +303,11 @@ class LeasedStorage(WriteBehindStorage):
             if told.trial_id not in refused and study_id is not None:
                 self._known_splits |= {(study_id, digest) for digest in told.splits}
         return refused
+
+    @override
+    def _forget(self, study_id: int) -> None:
+        super()._forget(study_id)
+        self._known_splits = {each for each in self._known_splits if each[0] != study_id}
 
     def _write_samples(self, connection: sa.Connection, results: Sequence[TellRequest]) -> None:
         """Write the sample scores of trials, and the splits that this process has not written yet."""

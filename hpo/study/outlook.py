@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -44,7 +44,7 @@ class StudyOutlook:
         study: the study, of one objective.
 
     Attributes:
-        outlooks: after each of the trials, from the fewest that say anything.
+        outlooks: after each of the trials, from the fewest that say anything; of many, after every hundredth part.
     """
 
     def __init__(self, study: StoredStudy) -> None:
@@ -52,6 +52,8 @@ class StudyOutlook:
         self.outlooks: list[Outlook] = []
         self._order: list[int] = []  # ids of the trials in the order in which they ended
         self._search: Search | None = None
+        self._facts: DataFacts | None = None
+        self._counts: dict[str, int | None] = {}  # validation samples, by what a trial's parameters say of them
         self._rows: dict[int, tuple[float, float, Key, int]] = {}  # by trial id
 
     def update(self, trials: Sequence[FrozenTrial], budget: Budget, facts: DataFacts | None) -> Outlook | None:
@@ -66,6 +68,8 @@ class StudyOutlook:
             (t for t in trials if t.state in ENDED and t.datetime_complete),
             key=lambda t: (t.datetime_complete, t.number),
         )
+        if facts != self._facts:
+            self._facts, self._rows, self._counts, self._search = facts, {}, {}, None
         search, order = describe_search(self.study.definition, budget), [trial._trial_id for trial in ended]
         known = len(self._order)
         if search != self._search or self._order != order[:known]:
@@ -78,12 +82,15 @@ class StudyOutlook:
 
     def _extend(self, ended: Sequence[FrozenTrial], known: int, search: Search, facts: DataFacts | None) -> None:
         """Add the outlooks after the trials that have ended since."""
+        counts = [count for count in _choose_counts(search.fewest, len(ended)) if count > known]
+        if not counts:
+            return
         rows = [self._read(trial, facts) for trial in ended]
         scores, errors = (np.array(column, float) for column in list(zip(*rows, strict=True))[:2])
         repeats = _number_repeats([(key, seed) for *_, key, seed in rows], learned=not self.study.definition.configured)
         drawn = np.array([trial.number >= self._first for trial in ended])
         complete = np.array([trial.state == TrialState.COMPLETE for trial in ended])
-        for count in range(max(known + 1, search.fewest), len(ended) + 1):
+        for count in counts:
             chosen = np.where(complete[:count], scores[:count], -np.inf)
             if not np.isfinite(chosen).any():
                 continue
@@ -113,19 +120,29 @@ class StudyOutlook:
         seed = trial.params.get(SEED, read_whole(trial.user_attrs, TRIAL_SEED))
         key = make_key({name: each for name, each in trial.params.items() if name != SEED})
         row = (score, math.nan if error is None else error, key, seed if isinstance(seed, int) else trial.number)
-        if facts is not None or error is not None:
-            self._rows[trial._trial_id] = row
+        self._rows[trial._trial_id] = row
         return row
 
     def _sampling_error(self, trial: FrozenTrial, value: float, facts: DataFacts | None) -> float | None:
         definition = self.study.definition
         if definition.objectives[0].metric != "val_accuracy":
             return None
-        try:
-            config = definition.config(self.study.space.values(trial.params))
-        except RequestError:
-            return None  # it was added by others
-        return binomial_error(value, count_validation_samples(definition, config, self._baseline, facts))
+        share = str(trial.params.get("validation"))
+        if share not in self._counts:
+            try:
+                config = definition.config(self.study.space.values(trial.params))
+            except RequestError:
+                return None  # it was added by others
+            self._counts[share] = count_validation_samples(definition, config, lambda: self._baseline, facts)
+        return binomial_error(value, self._counts[share])
+
+
+def _choose_counts(fewest: int, most: int) -> Iterator[int]:
+    """Yield the numbers of trials after which the outlook is judged: each, and from 200 on in steps of a hundredth."""
+    count = fewest
+    while count <= most:
+        yield count
+        count += max(1, count // 100)
 
 
 def _number_repeats(rows: Sequence[tuple[Key, int]], *, learned: bool) -> Array:
@@ -162,14 +179,14 @@ def binomial_error(share: float, count: int | None) -> float | None:
 
 
 def count_validation_samples(
-    definition: Definition, config: TrialConfig, baseline: TrialConfig, facts: DataFacts | None
+    definition: Definition, config: TrialConfig, baseline: Callable[[], TrialConfig], facts: DataFacts | None
 ) -> int | None:
     """Count the samples that a configuration is validated on, once each in folds; None where that is not known.
 
     Args:
         definition: of the study.
         config: the configuration.
-        baseline: the study's baseline, whose split was looked at.
+        baseline: returns the study's baseline, whose split was looked at.
         facts: what was found in it.
     """
     validation, samples = config.validation, definition.dataset.samples
@@ -177,7 +194,7 @@ def count_validation_samples(
         return (samples if facts is None else facts.scored) or None
     if not validation:
         return None
-    if facts is not None and validation == baseline.validation:
+    if facts is not None and validation == baseline().validation:
         return facts.validation or None  # as they were counted: groups are whole, and a file may have its own
     if validation >= 1:
         return round(validation)

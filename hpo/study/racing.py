@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,10 +106,13 @@ class Race:
     def __init__(self, study: Study) -> None:
         self._study = study
         self._metric = study.definition.objectives[0].metric
-        pruner = study.optuna_study.pruner
-        self.prunes = isinstance(pruner, FitPruner)
-        self._pruner = pruner if isinstance(pruner, FitPruner) else FitPruner()
+        self.prunes = study.definition.pruner.name == "wilcoxon"
         self._best: tuple[int, Curves] | None = None  # id and curves of the last incumbent
+
+    @cached_property
+    def _pruner(self) -> FitPruner:
+        pruner = self._study.optuna_study.pruner
+        return pruner if isinstance(pruner, FitPruner) else FitPruner()
 
     def judge(self, number: int, position: int, curves: Mapping[int, Curves]) -> Loss | None:
         """Return the loss of a trial that has done an epoch; None where it goes on.

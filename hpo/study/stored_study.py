@@ -206,7 +206,7 @@ class StoredStudy:
 
     @cached_property
     def _defined_space(self) -> Space:
-        return self._attrs.space(self.definition)
+        return StudyAttributes(self.name, self.storage.masked_url, {}).space(self.definition)
 
     @property
     def budget(self) -> Budget:

@@ -119,6 +119,14 @@ def test_a_copy_and_a_fork_have_them_and_a_deleted_study_has_none(study: Study, 
     assert len(read_sample_scores(fork).trials) == 4
 
 
+def test_a_study_made_anew_in_the_place_of_a_deleted_one_has_its_splits(study: Study, tmp_path: Path) -> None:
+    study.storage.delete_study(study.id)
+    again = make_study(study.storage, tmp_path, trials=2)
+    assert again.id == study.id
+    make_worker(again).run()
+    assert len(read_sample_scores(again).trials) == 2
+
+
 def test_an_earlier_attempt_counts_no_more(study: Study) -> None:
     first = study.trials()[0]._trial_id
     with study.storage.engine.begin() as connection:

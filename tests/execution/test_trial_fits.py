@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from hpo.errors import DefinitionError, OutOfMemoryError, RequestError
 from hpo.execution import trial_fits
 from hpo.execution.reproduce import reproduce
 from hpo.execution.restore import restore
-from hpo.report.data.results import read_results, trial_table
+from hpo.report.chapters.blocks import Text
+from hpo.report.chapters.cost import estimate_pruning_savings
+from hpo.report.chapters.racing import racing_chapter
+from hpo.report.data.results import read_results, shown_trials, study_summary, trial_table
+from hpo.report.data.sample_scores import read_sample_scores
 from hpo.storage.tables import FITS, LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles, list_local_weights
@@ -94,6 +99,8 @@ def test_a_trials_rows_are_the_means_over_its_fits_and_its_value_is_that_of_the_
     assert [entry["standard_error"] for entry in trial_table(read_results(study))] == [
         row.standard_error for row in read_results(study).trials
     ]
+    samples = read_sample_scores(study).trials
+    assert [[each.fit for each in samples[number]] for number in range(2)] == [list(range(6))] * 2
     assert not list_local_weights(study)
     assert not [path for path in StudyFiles(study).folder("checkpoints").iterdir() if path.name != "study.json"]
 
@@ -150,6 +157,16 @@ def test_a_trial_that_is_worse_on_shared_fits_is_dropped(tmp_path: Path) -> None
     good, bad = read_results(study).trials
     assert (good.state, good.raced) == ("COMPLETE", None)
     assert (bad.state, len(bad.epochs), bad.raced) == ("PRUNED", 2, "worse than trial 0 on 5 shared fits (p = 0.031)")
+    results = read_results(study)
+    chapter = racing_chapter(results)
+    assert chapter is not None
+    assert isinstance(chapter.blocks[0], Text)
+    assert "1 of 2 trials was dropped" in chapter.blocks[0].text
+    assert "saved 10 of 40 epochs of fits (25 %)" in chapter.blocks[0].text
+    assert estimate_pruning_savings(results) is None
+    assert racing_chapter(replace(results, trials=())) is None
+    assert shown_trials(results)[0]["val_loss"] == f"{good.value:.6g} ± {good.standard_error:.2g}"
+    assert set(study_summary(results)["best"]["fits"]) == set("01234")
 
 
 def test_a_trial_earns_its_later_fits(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hpo.config.resampling import Resampling
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DataFacts, DatasetReference
 from hpo.report.checks.chance import CHANCE_CHECKS
@@ -304,6 +305,35 @@ def test_checks_of_the_data_say_nothing_where_nobody_has_looked() -> None:
     assert not {f.check for f in run_checks(plain())} & names
     assert {f.check for f in run_checks(looked_at())} & names == {"leaks", "validation_set"}
     assert {f.check for f in run_checks(looked_at(unlabelled=3))} & names == {"leaks", "validation_set", "unlabelled"}
+
+
+def of_folds(values: np.ndarray[Any, Any]) -> Results:
+    """A study whose trials have these accuracies on each of their folds: (trials, folds)."""
+    plain_study = study(count=len(values))
+    rows = [
+        replace(
+            row,
+            best_epoch=1,
+            values=(float(each.mean()),),
+            fits={fit: [{"epoch": 1, "val_accuracy": float(value)}] for fit, value in enumerate(each)},
+        )
+        for row, each in zip(plain_study.trials, values, strict=True)
+    ]
+    definition = plain_study.definition.model_copy(update={"resampling": Resampling(folds=values.shape[1])})
+    return replace(plain_study, trials=tuple(rows), definition=definition)
+
+
+def test_folds_that_disagree_and_a_fold_unlike_the_others_are_found() -> None:
+    rng = np.random.default_rng(5)
+    noise, quality = rng.normal(0, 0.01, (8, 5)), np.linspace(0.7, 0.9, 8)[:, None]
+    [agreeing] = shown("folds", of_folds(quality + noise))
+    assert (agreeing.level, agreeing.title) == ("ok", "folds that agree")
+    assert "trial 7 is the best of all, and the best in 5 of 5 fits" in agreeing.evidence
+    [disagreeing] = shown("folds", of_folds(0.8 + noise))
+    assert (disagreeing.level, disagreeing.title) == ("warning", "folds that disagree")
+    odd = quality + noise - 0.3 * (np.arange(5) == 2)
+    assert "fold 3 of 5 has a mean val_accuracy of 49.39 %" in shown("folds", of_folds(odd))[0].evidence
+    assert not shown("folds", plain())
 
 
 def test_the_validation_samples_are_those_that_were_counted() -> None:

@@ -133,6 +133,20 @@ def test_a_worker_costs_few_statements_however_many_trials_there_are(
     check(early, late)
 
 
+def test_the_fits_of_a_trial_cost_two_statements_and_their_race_two_a_leader(tmp_path: Path) -> None:
+    counts = []
+    for name, keys in (("one", {}), ("folds", {"folds": 4, "pruner": {"name": "wilcoxon", "n_warmup_steps": 0}})):
+        (folder := tmp_path / name).mkdir()
+        table = {"dataset": str(small_npz(folder / "small.npz", 120)), "trials": 12, "sampler": "random", **keys}
+        parsed = parse_definition({**table, "parameters": {**FLAT, "epochs": 2}}, "small", folder)
+        study = Study.create(new_storage(folder), *parsed)
+        statements = Statements(study.storage.engine)
+        counts.append(statements.per(12, lambda: make_worker(study, cohort=1, lease=4 * NEVER).run()))  # noqa: B023
+    assert {len(fits) for fits in study.storage.read_fits(study.id).values()} == {4}
+    one, folds = counts
+    assert folds <= one + 4, f"{folds:.1f} statements per trial, of one fit {one:.1f}"
+
+
 @pytest.mark.parametrize("pruner", ["median", "asha"])
 def test_a_pruner_costs_no_statements(pruner: str, tmp_path: Path) -> None:
     """Each time that a trial is trained: one that ASHA has paused, and promoted, is trained twice."""

@@ -57,10 +57,10 @@ def _settled_text(results: Results, settled: Outlook, *, asked: bool) -> str:
         f"{start}: the other {count_text(left)} were expected to gain {gain_text(metric, settled.gain)}, less than "
         f"the noise, {gain_text(metric, settled.noise)}."
     )
-    since = results.outlooks[-1].trials - settled.trials
-    if not since:
+    since = results.counts["COMPLETE"] + results.counts["PRUNED"] - settled.trials
+    if since <= 0 or results.best is None or results.best.value is None:
         return text
-    gained = results.outlooks[-1].best - settled.best
+    gained = -results.signs[0] * results.best.value - settled.best
     what = f"gained {gain_text(metric, gained)}" if gained > 0 else "gained nothing"
     ended = number_of(since, "trial")
     return f"{text} {ended} ended after that, and {what}."

@@ -15,6 +15,7 @@ from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import (
     count_text,
     gain_text,
+    is_share,
     metric_text,
     names_text,
     number_of,
@@ -186,7 +187,8 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     pairs = zip(results.objectives, best.values or (), strict=False)
     values = ", ".join(f"{metric_text(o.metric)} {values_text(o.metric, value)}" for o, value in pairs)
     if len(results.objectives) == 1 and best.standard_error is not None:
-        error = values_text(results.objective.metric, best.standard_error)
+        metric, error = results.objective.metric, f"{best.standard_error:.2g}"
+        error = values_text(metric, best.standard_error) if is_share(metric) else error
         samples = " over its validation samples" if results.definition.configured else ""
         of = f" of the mean over {number_of(len(best.fits), 'fit')}" if best.fits else samples
         values += f" ± {error} (standard error{of})"

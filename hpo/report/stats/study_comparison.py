@@ -123,6 +123,8 @@ def corrected_interval(differences: Sequence[float], ratio: float, level: float 
 
     values = np.asarray(differences, dtype=float)
     count, mean = len(values), float(values.mean())
+    if abs(mean) <= 1e-12 * float(np.abs(values).max()):  # the rounding of the mean alone
+        mean = 0.0
     if count < 2:
         return Interval(mean, math.nan, math.nan, math.nan, count)
     deviation = float(values.std(ddof=1))

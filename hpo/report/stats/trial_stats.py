@@ -53,8 +53,10 @@ def count_validation_samples(results: Results) -> int | None:
     best = results.best
     if best is None or best.config is None:
         return None
-    baseline = results.definition.baseline_config(results.space)
-    return outlook.count_validation_samples(results.definition, best.config, baseline, results.data_facts)
+    definition = results.definition
+    return outlook.count_validation_samples(
+        definition, best.config, lambda: definition.baseline_config(results.space), results.data_facts
+    )
 
 
 def standard_error(results: Results) -> float | None:
