@@ -114,6 +114,13 @@ def test_without_an_evaluation_the_score_is_called_optimistic(tmp_path: Path) ->
     assert "hpo evaluate filled" in told
 
 
+def test_where_there_is_no_test_set_a_nested_evaluation_is_advised(tmp_path: Path) -> None:
+    told = texts(list(chapter(filled(tmp_path, trials=3, dataset={"path": "sklearn:wine", "test": 0})).blocks))
+    assert "There is no test set." in told
+    assert "hpo evaluate filled --outer-folds 5" in told
+    assert "has not been read" not in told
+
+
 def test_evaluations_follow_the_schema(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=6, baseline=BASELINE)
     number = best_of(study)

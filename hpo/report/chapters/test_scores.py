@@ -60,7 +60,9 @@ def test_scores_chapter(
         blocks += reference_blocks(results, reference_models)
     if not results.definition.configured:
         return Chapter("honest", "Scores from fresh seeds", blocks)
-    return Chapter("honest", "Test scores", [*blocks, Text(_test_set_reads_text(test_set_reads), quiet=True)])
+    if test_set_reads or results.definition.dataset.tested:
+        blocks.append(Text(_test_set_reads_text(test_set_reads), quiet=True))
+    return Chapter("honest", "Test scores", blocks)
 
 
 def _not_evaluated_blocks(results: Results, *, test_set_read: bool) -> list[Block]:

@@ -141,7 +141,8 @@ def _parameter_axis(results: Results, name: str) -> Axis:
     if named is not None:
         return _named_axis(name, named)
     log = any(isinstance(domain, Range) and domain.log for domain in domains)
-    return _numeric_axis(name, [float(value) for value in values], log)
+    # A baseline may have a range's parameter off, as `embedding_factor`, which is `none` then.
+    return _numeric_axis(name, [float(value) for value in values if not isinstance(value, str)], log)
 
 
 def _named_axis(name: str, named: Sequence[Value]) -> Axis:
@@ -157,7 +158,7 @@ def _numeric_axis(title: str, values: Sequence[float], log: bool = False) -> Axi
     span = scale(high) - scale(low)
 
     def place(value: Value) -> float:
-        return (scale(float(value)) - scale(low)) / span if span else 0.5
+        return UNUSED if isinstance(value, str) else (scale(float(value)) - scale(low)) / span if span else 0.5
 
     return Axis(title, place, [(place(value), value_text(value)) for value in dict.fromkeys((low, high))])
 

@@ -263,7 +263,8 @@ def _compare(results: NestedResults, name: str, values: Sequence[Value | None]) 
     numbers = [float(value) for value in plain if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(ranges) == len(domains) == 1 and len(numbers) == len(plain):
         (domain,) = ranges
-        inside = [min(max(number, domain.low), domain.high) for number in numbers]  # a baseline may be beyond
+        # A baseline or a default may be beyond the range.
+        inside = [min(max(number, domain.low), domain.high) for number in numbers]
         places = [to_unit_interval(domain, number) for number in inside]
         return ParameterAgreement(name, plain, None, max(places) - min(places))
     most = Counter(map(repr, plain)).most_common(1)[0][1]
