@@ -29,8 +29,8 @@ SEED = "seed"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 NOISE_OF_MODELS = "folds = 5 or seeds = 3 measure it"
 NOISE_OF_FUNCTIONS = (
-    'let it set trial.set_user_attr("standard_error", …), report the scores of its folds with '
-    "optuna.terminator.report_cross_validation_scores(trial, scores), or call it twice with the same parameters"
+    'let the function set trial.set_user_attr("standard_error", …), or report the scores of its folds with '
+    "optuna.terminator.report_cross_validation_scores(trial, scores); or run it twice with the same parameters"
 )
 
 

@@ -32,8 +32,8 @@ def list_leaders(results: Results, noise: float) -> tuple[TrialRow, ...]:
 def explain_null_result(results: Results) -> str | None:
     """Say that nothing was found, where the best is no better than chance makes it; None where it is, or may be.
 
-    The best of n equal configurations is above them by chance. So it may be above their median, or above what a model
-    reaches that always predicts the most frequent class.
+    The best of n equal configurations is above them by chance. It is compared with what a model reaches that always
+    predicts the same, where that is known, and else with the median of the trials.
     """
     outlook, best = results.outlooks[-1] if results.outlooks else None, results.best
     if outlook is None or not math.isfinite(outlook.noise) or best is None or best.value is None:
@@ -43,11 +43,13 @@ def explain_null_result(results: Results) -> str | None:
     metric, sign = results.objective.metric, -results.signs[0]
     name, trials = metric_text(metric), number_of(len(values), "trial")
     shown = f"the best {name} of {trials}, {values_text(metric, best.value)},"
-    share = _constant_share(results)
-    if share is not None and best.value - share <= lead:
+    constant = _constant_score(results)
+    if constant is not None:
+        if best.value - constant > lead:
+            return None
         return (
-            f"{shown} is no better than always predicting the most frequent class, {values_text(metric, share)}: the "
-            f"best of as many guesses is up to {gain_text(metric, lead)} better by chance"
+            f"{shown} is no better than always predicting the same, {values_text(metric, constant)}: the best of as "
+            f"many guesses is up to {gain_text(metric, lead)} better by chance"
         )
     median = statistics.median(values)
     if sign * (best.value - median) <= lead:
@@ -58,9 +60,11 @@ def explain_null_result(results: Results) -> str | None:
     return None
 
 
-def _constant_share(results: Results) -> float | None:
-    """Return the accuracy of always predicting the most frequent class; None of other metrics, or if not known."""
-    facts = results.data_facts
-    if results.objective.metric != "val_accuracy" or facts is None or facts.task != "classification":
+def _constant_score(results: Results) -> float | None:
+    """Return the score of always predicting the most frequent class, or the mean; None where it is not known."""
+    facts, metric = results.data_facts, results.objective.metric
+    if metric == "val_r2":
+        return 0.0
+    if metric != "val_accuracy" or facts is None or facts.task != "classification" or facts.classes is None:
         return None
-    return None if facts.classes is None else facts.classes.largest_share
+    return facts.classes.largest_share
