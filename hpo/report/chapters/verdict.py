@@ -31,6 +31,7 @@ from hpo.report.stats.evaluation_stats import (
     Score,
     list_lost_runs,
 )
+from hpo.report.stats.null_result import explain_null_result
 from hpo.report.stats.trial_stats import standard_error
 
 __all__ = ["describe_evaluation", "interval_text", "write_verdict"]
@@ -60,7 +61,9 @@ def write_verdict(data: ReportData) -> list[str]:
     elif results.best is None:
         lines = [_no_result_text(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
-        leads = f"{_single_run_leads(results, results.best)} {compare_with_trial(results, data.reference_models)}"
+        null = explain_null_result(results)
+        sure = f"Nothing was found: {null}." if null else _single_run_leads(results, results.best)
+        leads = f"{sure} {compare_with_trial(results, data.reference_models)}"
         lines = [f"{_single_run_text(results, results.best)}{_corrected_clause(results)}", leads.strip()]
     if nested := _nested_text(data):
         lines[0] += f" {nested}"
