@@ -261,9 +261,7 @@ def _describe_leads(
     clear = [text for text, is_clear in leads_text if is_clear]
     close = [text for text, is_clear in leads_text if not is_clear]
     if reach is None and close:
-        exact = metric in COUNTED
-        once = "seed" if results.definition.configured else "call"
-        more = "." if exact else f"; with one {once} each no winner can be named."
+        more = "." if metric in COUNTED else f"; with {_count_seeds(results)} each no winner can be named."
         return [f"It leads {names_text(close)}{more}"]
     lines: list[str] = []
     if reach is None:
@@ -271,7 +269,7 @@ def _describe_leads(
     if clear:
         lines.append(
             f"It leads {names_text(clear)}, more than sampling noise in the validation data explains "
-            f"({gain_text(metric, reach)}); with one seed each that is no proof."
+            f"({gain_text(metric, reach)}); with {_count_seeds(results)} each that is no proof."
         )
     if close:
         also = " also" if clear else ""
@@ -279,6 +277,14 @@ def _describe_leads(
             f"No winner: it{also} leads {names_text(close)}, which may be chance{_chance_clause(metric, reach, clear)}."
         )
     return lines
+
+
+def _count_seeds(results: Results) -> str:
+    """Say how often each trial was measured: `one seed`, `15 fits`, or `one call` of an objective function."""
+    definition = results.definition
+    if definition.several_fits:
+        return number_of(len(definition.fits), "fit")
+    return "one seed" if definition.configured else "one call"
 
 
 def _chance_clause(metric: str, reach: float, clear: Sequence[str]) -> str:
