@@ -319,6 +319,10 @@ class Definition(_Frozen):
             return config
         return config.model_copy(update={"split_seed": derive_split_seed(self.seed, number)})
 
+    def shared_split_config(self, config: TrialConfig) -> TrialConfig:
+        """Return a configuration without a trial's own split: on the study's, which no trial was chosen by."""
+        return config if self.resplit == "never" else config.model_copy(update={"split_seed": self.seed})
+
     def baseline_config(self, space: Space) -> TrialConfig:
         """Return the baseline: its own values, the space's constants, and defaults for the rest."""
         return self.config({**constant_parameters(space), **(self.baseline or {})})

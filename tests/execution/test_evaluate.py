@@ -155,6 +155,25 @@ def test_a_trials_own_split_and_seed_are_kept_apart(tmp_path: Path) -> None:
     assert said.labels.tolist() == expected
 
 
+def test_trials_with_splits_of_their_own_are_evaluated_on_one_that_none_was_chosen_by(tmp_path: Path) -> None:
+    study = trained(tmp_path, resplit="per_trial", trials=3)
+    splits = {study.config_of(trial).seed_of_split for trial in study.trials()}
+    made = plan_evaluations(study, top=2, seeds=2)
+    run_all(made)
+    (found,) = read_evaluations(study)
+    assert len(found.candidates) == 3
+    held = {candidate.config.seed_of_split for candidate in found.candidates}
+    assert len(held) == 1
+    assert not held & splits
+    labels = [run.predictions("validation").labels.tolist() for c in found.candidates for run in c.runs]  # type: ignore[union-attr]
+    assert all(each == labels[0] for each in labels)  # so that runs can be paired sample by sample
+    assert plan_evaluations(study, top=2, seeds=2)[0].remaining() == 0
+    assert found.candidates[0].study_score is not None
+    assert all(score.bias is None for score in compare_candidates(found).scores)
+    lines = summarize_evaluation(found, compare_candidates(found))
+    assert lines[0].startswith("small.npz: one validation split (not those of the trials), fresh seeds")
+
+
 def test_a_configuration_that_lost_a_run_is_no_winner_and_that_is_said(study: Study) -> None:
     (made,) = plan_evaluations(study, top=1, seeds=2)
     run_all([made])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import jsonschema
 import numpy as np
@@ -12,8 +15,12 @@ from optuna.trial import TrialState
 
 from hpo.report.chapters.blocks import Note, Table, Text
 from hpo.report.chapters.settled import settled_chapter
+from hpo.report.chapters.verdict import write_verdict
+from hpo.report.checks.trust import order, record
+from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import read_results, study_summary
 from hpo.report.render.json import report_schema
+from hpo.report.report_data import read_report_data
 from hpo.report.stats.null_result import explain_null_result, list_leaders
 from hpo.study import Study
 from tests.study.helpers import holder, make_study
@@ -64,6 +71,20 @@ def test_a_study_that_was_to_end_has_ended(tmp_path: Path) -> None:
         jsonschema.Draft202012Validator({**schema["properties"][key], "$defs": schema["$defs"]}).validate(summary[key])
 
 
+def test_what_a_settled_study_has_left_is_neither_to_be_finished_nor_held_against_its_test_set(tmp_path: Path) -> None:
+    study = told(tmp_path, RISING, until="settled")
+    results = read_results(study)
+    assert results.remaining_trials == 20
+    (said,) = record(results, ())
+    assert (said.level, said.advice) == ("ok", "")
+    assert "20 left, and none is begun: it has settled" in said.evidence
+    read = SimpleNamespace(on_own_data=True, test_set_read_at=datetime.now())
+    assert [finding.level for finding in order(results, [cast(EvaluationResults, read)])] == ["ok"]
+    going_on = replace(results, stop_reason=None)
+    assert "20 trials still to run" in order(going_on, [cast(EvaluationResults, read)])[0].evidence
+    assert record(going_on, ())[0].advice.startswith("finish it")
+
+
 def test_a_study_that_has_not_settled_says_what_it_expects(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random(40)
     text = text_of(told(tmp_path, values[:30], error=1e-4, trials=40))
@@ -80,6 +101,9 @@ def test_noise_is_called_so(tmp_path: Path) -> None:
     (note,) = [block for block in chapter.blocks if isinstance(block, Note)]
     assert note.title == "Nothing was found"
     assert "equal configurations is up to" in note.text
+    decided = write_verdict(read_report_data(study))[1]
+    assert decided.startswith("Nothing was found: the best validation accuracy of 40 trials, ")
+    assert "No winner" not in decided
     better = told(tmp_path, [0.3, *study_values(study)], error=0.02, name="better", seed=1)
     assert explain_null_result(read_results(better)) is None
 

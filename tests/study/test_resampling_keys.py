@@ -75,6 +75,10 @@ def test_a_definition_of_before_is_one_without_resampling() -> None:
         ({"folds": {"count": 3, "of": 2}}, "folds = {'count': 3, 'of': 2}: unknown key 'of'; valid: by, count"),
         ({"folds": {"by": "groups"}}, "folds = {'by': 'groups'}: unknown by 'groups'; did you mean 'group'?"),
         ({"seeds": "3"}, "seeds = '3': must be a whole number"),
+        (
+            {"seeds": 2, "intensify": True, "objective": ["val_accuracy", "parameter_count"]},
+            "intensify = true: needs a single objective, by which trials are dropped, but the study has 2",
+        ),
         ({"intensify": "yes", "seeds": 2}, "intensify = 'yes': must be true or false"),
         ({"resplit": "always"}, "unknown resplit 'always'; valid: never, per_trial"),
         ({"fold": 3}, "unknown key 'fold'; did you mean 'folds'?"),

@@ -122,7 +122,7 @@ def _method_text(evaluation: EvaluationResults) -> str:
         )
     else:
         what = (
-            f"Each configuration was retrained on {evaluation.split} from fresh seeds; the weights of its best epoch "
+            f"Each configuration was retrained from fresh seeds on {evaluation.split}; the weights of its best epoch "
             "are tested."
         )
     if evaluation.on_own_data:

@@ -31,6 +31,7 @@ from hpo.report.stats.evaluation_stats import (
     Score,
     list_lost_runs,
 )
+from hpo.report.stats.null_result import explain_null_result
 from hpo.report.stats.trial_stats import standard_error
 
 __all__ = ["describe_evaluation", "interval_text", "write_verdict"]
@@ -60,7 +61,9 @@ def write_verdict(data: ReportData) -> list[str]:
     elif results.best is None:
         lines = [_no_result_text(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
-        leads = f"{_single_run_leads(results, results.best)} {compare_with_trial(results, data.reference_models)}"
+        null = explain_null_result(results)
+        sure = f"Nothing was found: {null}." if null else _single_run_leads(results, results.best)
+        leads = f"{sure} {compare_with_trial(results, data.reference_models)}"
         lines = [f"{_single_run_text(results, results.best)}{_corrected_clause(results)}", leads.strip()]
     if nested := _nested_text(data):
         lines[0] += f" {nested}"
@@ -258,9 +261,7 @@ def _describe_leads(
     clear = [text for text, is_clear in leads_text if is_clear]
     close = [text for text, is_clear in leads_text if not is_clear]
     if reach is None and close:
-        exact = metric in COUNTED
-        once = "seed" if results.definition.configured else "call"
-        more = "." if exact else f"; with one {once} each no winner can be named."
+        more = "." if metric in COUNTED else f"; with {_count_seeds(results)} each no winner can be named."
         return [f"It leads {names_text(close)}{more}"]
     lines: list[str] = []
     if reach is None:
@@ -268,7 +269,7 @@ def _describe_leads(
     if clear:
         lines.append(
             f"It leads {names_text(clear)}, more than sampling noise in the validation data explains "
-            f"({gain_text(metric, reach)}); with one seed each that is no proof."
+            f"({gain_text(metric, reach)}); with {_count_seeds(results)} each that is no proof."
         )
     if close:
         also = " also" if clear else ""
@@ -276,6 +277,14 @@ def _describe_leads(
             f"No winner: it{also} leads {names_text(close)}, which may be chance{_chance_clause(metric, reach, clear)}."
         )
     return lines
+
+
+def _count_seeds(results: Results) -> str:
+    """Say how often each trial was measured: `one seed`, `15 fits`, or `one call` of an objective function."""
+    definition = results.definition
+    if definition.several_fits:
+        return number_of(len(definition.fits), "fit")
+    return "one seed" if definition.configured else "one call"
 
 
 def _chance_clause(metric: str, reach: float, clear: Sequence[str]) -> str:

@@ -236,13 +236,14 @@ def order(results: Results, evaluations: Evaluations) -> list[Finding]:
     after = (
         0 if first_read is None else sum(row.started is not None and row.started > first_read for row in results.trials)
     )
-    if after or (first_read is not None and results.remaining_trials):
+    left = 0 if results.stop_reason else results.remaining_trials  # none is begun in a study that has ended
+    if after or (first_read is not None and left):
         findings.append(
             Finding(
                 "order",
                 "test set",
                 "warning",
-                f"the test set was first read with {max(after, results.remaining_trials)} trials still to run",
+                f"the test set was first read with {max(after, left)} trials still to run",
                 "finish a study before its test set is read, and choose nothing by what it shows",
             )
         )
@@ -260,14 +261,17 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
     """Check 28: the record of the study."""
     best = results.best
     value = "none" if best is None or best.value is None else f"{best.value:.6g} (trial {best.number})"
-    lacking = best is None or results.remaining_trials > 0
+    left = f"{results.remaining_trials} left"
+    if results.remaining_trials and results.stop_reason:
+        left += f", and none is begun: {results.stop_reason}"
+    lacking = best is None or (results.remaining_trials > 0 and not results.stop_reason)
     seed = "" if results.definition.foreign else f"; seed {results.definition.seed}"
     return [
         Finding(
             "record",
             "record",
             "note" if lacking else "ok",
-            f"study {results.name}: {number_of(len(results.trials), 'trial')}, {results.remaining_trials} left, best "
+            f"study {results.name}: {number_of(len(results.trials), 'trial')}, {left}; best "
             f"{results.objective.metric} {value}{seed}",
             f"finish it: `{format_command(results, 'launch')}`" if lacking else "",
         )

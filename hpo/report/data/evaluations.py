@@ -99,7 +99,7 @@ class EvaluationResults:
         compare: the name of another study, whose configuration is the rival; or empty.
         varied: the same configurations with other sources of chance varied, by source.
         split: what validates, in words.
-        divided: whether the study's own scores are means over folds or random splits, which an evaluation has not.
+        divided: whether the study's own scores are of folds, or of random splits, which an evaluation has not.
     """
 
     studies: tuple[str, ...]
@@ -274,7 +274,7 @@ def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
         evaluation.vary,
         evaluation.compare,
         split=_describe_split(study.definition),
-        divided=study.definition.fits[0].division is not None,
+        divided=study.definition.fits[0].division is not None or not study.definition.shares_validation,
     )
 
 
@@ -282,8 +282,10 @@ def _describe_split(definition: Definition) -> str:
     """Say what validates in an evaluation of a study."""
     if (division := definition.fits[0].division) is not None:
         several = "folds" if division.kind == "fold" else "random splits"
-        return f"one validation split, not the {several} of the study"
-    return "the split of the study" if definition.shares_validation else "the split that each had in the study"
+        return f"one validation split (not the {several} of the study)"
+    return (
+        "the split of the study" if definition.shares_validation else "one validation split (not those of the trials)"
+    )
 
 
 def _study_score(study: Study, candidate: Candidate, objective: Objective, own: Mapping[int, float]) -> float | None:

@@ -318,8 +318,8 @@ def explain_columns(evaluation: EvaluationResults) -> str:
     biased = not (evaluation.refit or evaluation.divided)
     bias = f"bias: how much better chosen is than {fresh}, the price of choosing; " if biased else ""
     return (
-        f"chosen: the score in the study; {bias}deviation: over seeds; low, high: 95 % interval of {scored}, from "
-        f"{FEWEST_SEEDS} seeds; better_by: what the first row gains over this one"
+        f"chosen: the score in the study; {bias}deviation: over seeds; low, high: 95 % interval of {scored}; "
+        "better_by: what the first row gains over this one"
     )
 
 

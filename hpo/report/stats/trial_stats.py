@@ -62,15 +62,17 @@ def count_validation_samples(results: Results) -> int | None:
 def standard_error(results: Results) -> float | None:
     """Return the standard error of the best trial's value.
 
-    Of several fits it is that of their mean. Else it is that of the chance in the validation samples alone: of any
-    metric by the bootstrap where the trial has sample scores, or as it was recorded; else of an accuracy p over n
-    samples, sqrt(p (1 - p) / n). None of other metrics, which the number of samples alone does not tell.
+    Of several fits it is that of their mean, and no less than that of their validation samples: the spread of a few
+    fits may be small by chance. Else it is that of the chance in the validation samples alone: of any metric by the
+    bootstrap where the trial has sample scores, or as it was recorded; else of an accuracy p over n samples,
+    sqrt(p (1 - p) / n). None of other metrics, which the number of samples alone does not tell.
     """
     count, best, corrected = count_validation_samples(results), results.best, results.corrected
-    if corrected is not None and corrected.fits == 1 and corrected.sample_error > 0:
-        return corrected.sample_error
-    if best is not None and best.standard_error:
-        return best.standard_error
+    of_fits = best.standard_error if best is not None and best.standard_error else 0.0
+    if corrected is not None and corrected.sample_error > 0:
+        return max(corrected.sample_error, of_fits if corrected.fits > 1 else 0.0)
+    if of_fits:
+        return of_fits
     if count is None or best is None or best.value is None or results.objective.metric != "val_accuracy":
         return None
     return outlook.binomial_error(best.value, count)

@@ -26,7 +26,11 @@ FORM = 'give their number, or { count = 5, by = "group" }, or by = "time"'
 
 
 def parse_resampling(
-    table: Mapping[str, Any], dataset: DatasetReference, literals: Mapping[str, Any], pruner: str = "none"
+    table: Mapping[str, Any],
+    dataset: DatasetReference,
+    literals: Mapping[str, Any],
+    pruner: str = "none",
+    objectives: int = 1,
 ) -> tuple[Resampling | None, Resplit]:
     """Parse how the trials of a study are resampled, None if each has one fit, and whether each has its own split.
 
@@ -37,6 +41,7 @@ def parse_resampling(
         dataset: of the study.
         literals: the domains of its parameters.
         pruner: the name of its pruner.
+        objectives: how many it has.
 
     Raises:
         DefinitionError: a value is wrong, has no effect on the data, or contradicts a parameter; the line names it.
@@ -51,7 +56,7 @@ def parse_resampling(
     places |= {f"[baseline] {name}": name for name in (baseline if isinstance(baseline, Mapping) else ())}
     places |= {f"dataset, {name}": name for name in dataset.parameters if name not in literals}
     _check_parameters(chosen, resplit, places)
-    _check_racing(chosen, resplit, pruner)
+    _check_racing(chosen, resplit, pruner, objectives)
     _check_data(chosen, resplit, dataset)
     return (None if chosen == Resampling() else chosen), resplit
 
@@ -93,8 +98,13 @@ def _check_parameters(chosen: Resampling, resplit: Resplit, places: Mapping[str,
         )
 
 
-def _check_racing(chosen: Resampling, resplit: Resplit, pruner: str) -> None:
-    """Refuse to compare trials fit by fit if each has one fit, or splits of its own."""
+def _check_racing(chosen: Resampling, resplit: Resplit, pruner: str, objectives: int) -> None:
+    """Refuse to compare trials fit by fit if each has one fit, splits of its own, or more than one value."""
+    if chosen.intensify and objectives > 1:
+        raise DefinitionError(
+            f"intensify = true: needs a single objective, by which trials are dropped, but the study has {objectives}; "
+            "remove one of them"
+        )
     if pruner == "wilcoxon" and chosen.count == 1:
         raise DefinitionError(
             "pruner 'wilcoxon' compares the fits of trials, and each of this study has one; give folds, holdout or "

@@ -118,7 +118,7 @@ def same_trial(study: Study, candidate: Candidate) -> bool:
         config = study.config_of(trial)
     except RequestError:
         return False
-    current = {**config.effective(), **_seeds_of(config)}
+    current = {**config.effective(), **_seeds_of(study.definition.shared_split_config(config))}
     expected = {name: value for name, value in candidate.values.items() if name not in REFIT_VALUES}
     return study.asked_params(trial) == candidate.asked and all(
         current.get(name) == value for name, value in expected.items()
@@ -192,7 +192,9 @@ def make_comparison_candidate(study: Study, number: int | None, config: TrialCon
 
 
 def _make_candidates(study: Study, chosen: Sequence[Chosen], *, refit: bool, vary: Source) -> Iterator[Candidate]:
+    """Yield the candidates, the baseline among them; all on one split, though each trial may have had its own."""
     label, rival, number = baseline_or_default(study)
+    chosen = [(trial, study.definition.shared_split_config(config), epoch) for trial, config, epoch in chosen]
     asked = {trial.number: study.asked_params(trial) for trial in study.trials()}
     includes_rival = any(each[0] == number for each in chosen)
     # What a training loop asks for itself has no defaults.
