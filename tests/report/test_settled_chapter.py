@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 
 from hpo.report.chapters.blocks import Note, Table, Text
 from hpo.report.chapters.settled import settled_chapter
-from hpo.report.data.results import read_results, study_summary
+from hpo.report.data.results import read_results
+from hpo.report.data.summary import study_summary
 from hpo.report.render.json import report_schema
 from hpo.report.stats.null_result import explain_null_result, list_leaders
 from hpo.study import Study
