@@ -45,7 +45,8 @@ def list_(style: str, storage: str | None) -> None:
 def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
     """Show a study: definition, budget, trials by state, failures, best configuration, workers."""
     from hpo.report.data.corrected_score import describe_correction
-    from hpo.report.data.results import shown_front, study_summary
+    from hpo.report.data.summary import study_summary
+    from hpo.report.data.trial_table import shown_front
     from hpo.report.stats.selection import read_corrected_results
     from hpo.study.files.study_files import list_local_weights
     from hpo.study.operations.stack_notes import describe_stacks, read_stack_notes
@@ -97,7 +98,8 @@ def show(name: str, style: str, storage: str | None, imports: Sequence[str]) -> 
 @storage_option
 def trials(name: str, style: str, storage: str | None, imports: Sequence[str]) -> None:
     """List the trials of a study."""
-    from hpo.report.data.results import read_results, shown_trials, trial_table
+    from hpo.report.data.results import read_results
+    from hpo.report.data.trial_table import shown_trials, trial_table
 
     results = read_results(load_study(name, storage, imports))
     rows = shown_trials(results) if style == "table" else trial_table(results)

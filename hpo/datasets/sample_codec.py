@@ -29,6 +29,7 @@ FEWEST_SAMPLES = 200  # of a larger split, for whose columns there would be no m
 BITS = {"?": 1, "u1": 8, "u2": 16, "f4": 24}  # of a number
 MOST_COLUMNS = 2**16
 LIMIT = 2**24  # bytes that a row may unpack to
+MOST_SAMPLES = 2**53  # of a split, few of which are kept: a number that is a float as well
 NEWLINE = b"\n"  # after the header
 ROUNDING = 2**9  # of the whole numbers that hold a float32, whose last 10 of 23 binary digits are dropped
 
@@ -145,8 +146,10 @@ def unpack_split(content: object, digest: object) -> ValidationSplit:
     labels = labels.astype(np.int64 if kind == "i4" else kind)
     found = ValidationSplit.of(labels, index, count)
     classes = kind == "i4"
-    if count < samples or found.digest != digest or (labels.ndim == 1) != classes or (classes and labels.min() < 0):
+    if not samples <= count < MOST_SAMPLES or found.digest != digest or (labels.ndim == 1) != classes:
         raise DataError("its samples are not those of its digest")
+    if (classes and labels.min() < 0) or not np.isfinite(labels).all():
+        raise DataError("its labels are out of range")
     return found
 
 

@@ -94,7 +94,10 @@ def _over_targets(values: Array) -> Array:
 
 
 def _count_decisions(scores: Array, labels: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Return right positives and predicted ones, (M, B, classes), and true ones, (B, classes)."""
+    """Return right positives and predicted ones, (M, B, classes), and true ones, (B, classes).
+
+    Classes are those that occur or are predicted; what a database says of their numbers may be anything.
+    """
     if labels.ndim == 2:
         truth, predicted = labels > 0, scores > 0
         columns = range(labels.shape[1])
@@ -102,7 +105,7 @@ def _count_decisions(scores: Array, labels: Array, weights: Array) -> tuple[Arra
         found = [_dot(predicted[:, :, i], weights) for i in columns]
         return np.stack(right, 2), np.stack(found, 2), weights.astype(np.float64) @ truth
     right, found = [], []
-    classes = range(int(max(labels.max(initial=0), scores.max(initial=0))) + 1)
+    classes = np.union1d(labels, scores)
     for each in classes:
         chosen = scores == each
         own, some = np.flatnonzero(labels == each), np.flatnonzero(chosen.any(0))

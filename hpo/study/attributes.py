@@ -23,6 +23,7 @@ from hpo.storage.stored_values import is_finite, is_whole, shorten
 from hpo.study.definition import VERSION, Budget, Definition, longest_epochs
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import SAMPLERS, check_options
+from hpo.study.standard_error import mean_error
 
 __all__ = [
     "BUDGET",
@@ -232,8 +233,7 @@ def read_standard_error(attrs: Mapping[str, Any], system_attrs: Mapping[str, Any
     """Return the standard error of a trial's value: its own attribute, or that of the scores of folds that an objective
     function has reported as Optuna's terminator takes them; None without either.
 
-    Folds share their training samples, so the variance of their mean is (1/k + 1/(k-1)) that of k scores (Nadeau and
-    Bengio, "Inference for the Generalization Error", 2003).
+    Folds share their training samples, k - 1 for each that they measure on; see `mean_error`.
     """
     error = read_number(attrs, STANDARD_ERROR)
     if error is not None and error >= 0:
@@ -241,9 +241,7 @@ def read_standard_error(attrs: Mapping[str, Any], system_attrs: Mapping[str, Any
     scores = system_attrs.get(FOLD_SCORES)
     if not isinstance(scores, list) or len(scores) < 2 or not all(map(is_finite, scores)):
         return None
-    mean, count = math.fsum(scores) / len(scores), len(scores)
-    spread = math.fsum((score - mean) ** 2 for score in scores) / (count - 1)
-    return math.sqrt((1 / count + 1 / (count - 1)) * spread)
+    return mean_error(scores, 1 / (len(scores) - 1))
 
 
 def read_text(attrs: Mapping[str, Any], key: str) -> str | None:

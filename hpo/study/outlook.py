@@ -102,7 +102,8 @@ class StudyOutlook:
     @cached_property
     def _first(self) -> int:
         """How many trials no sampler has chosen: the baseline and the warm starts."""
-        return count_first(self.study.definition)
+        definition = self.study.definition
+        return count_first(definition, None if definition.learned else self.study.space)
 
     @cached_property
     def _baseline(self) -> TrialConfig:

@@ -91,9 +91,16 @@ def explain_repeats(definition: Definition, trials: int) -> str | None:
     )
 
 
-def count_first(definition: Definition) -> int:
-    """Count the trials that a study begins with: its baseline and its warm starts."""
-    return len(definition.warm_start) if definition.learned else len(_leading_trials(definition, definition.space)[0])
+def count_first(definition: Definition, space: Space | None = None) -> int:
+    """Count the trials that a study begins with: its baseline and its warm starts.
+
+    Args:
+        definition: of the study.
+        space: its space, if it has been parsed, which takes long.
+    """
+    if definition.learned:
+        return len(definition.warm_start)
+    return len(_leading_trials(definition, space or definition.space)[0])
 
 
 def _leading_trials(definition: Definition, space: Space) -> tuple[list[Params], set[Key]]:

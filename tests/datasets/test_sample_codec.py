@@ -164,3 +164,26 @@ def test_a_damaged_split_is_one_line() -> None:
             unpack_split(harmed, split.digest)
     with pytest.raises(DataError, match="not those of its digest"):
         unpack_split(content, "0123456789abcdef")
+
+
+def test_labels_that_are_none_are_one_line() -> None:
+    for labels, count in (
+        (np.array([0, -1, 1]), 3),
+        (np.array([[0.5], [np.nan]], np.float32), 2),
+        (np.array([0, 1, 2]), 10**400),
+    ):
+        split = ValidationSplit.of(labels, None, count)
+        with pytest.raises(DataError, match=r"its (labels are out of range|samples are not those of its digest)"):
+            unpack_split(pack_split(split), split.digest)
+
+
+def test_numbers_of_classes_cost_nothing_however_large_they_are() -> None:
+    labels = np.array([0, 2**31 - 1, 5, 5])  # a loop over all classes would take hours
+    split = ValidationSplit.of(labels, None, 4)
+    back = unpack_split(pack_split(split), split.digest)
+    predicted = np.array([[0, 5, 5, 5], [0, 0, 5, 5]])
+    counts = np.array([[1, 1, 1, 1], [2, 0, 1, 1]])
+    small = ValidationSplit.of(np.array([0, 2, 1, 1]), None, 4)
+    for metric in ("val_f1_macro", "val_precision_weighted", "val_recall_micro", "val_balanced_accuracy", "val_mcc"):
+        expected = measure(metric, np.where(predicted == 5, 1, predicted), small, counts)
+        np.testing.assert_allclose(measure(metric, predicted, back, counts), expected)

@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 import hpo
-from hpo.report.data.results import read_results, trial_table
+from hpo.report.data.results import read_results
+from hpo.report.data.trial_table import trial_table
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
 from hpo.study.input.study_file import parse_definition

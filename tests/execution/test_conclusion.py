@@ -67,17 +67,23 @@ def settled(folder: Path, *, tied: int = 3, timeout: str | None = "1h", **keys: 
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the database of a study that has settled, three trials of which are tied."""
     folder = tmp_path_factory.mktemp("template")
-    settled(folder).storage.engine.dispose()
+    settled(folder, timeout=None).storage.engine.dispose()
     return folder
 
 
 @pytest.fixture
-def tied(template: Path, tmp_path: Path, clock: Clock) -> Study:
-    """That study, launched just now."""
+def untimed(template: Path, tmp_path: Path, clock: Clock) -> Study:
+    """That study, without a timeout."""
     shutil.copyfile(template / "studies.db", tmp_path / "studies.db")
-    made = Study(new_storage(tmp_path), "small")
-    made.start_clock()
-    return made
+    return Study(new_storage(tmp_path), "small")
+
+
+@pytest.fixture
+def tied(untimed: Study) -> Study:
+    """That study with a timeout, launched just now."""
+    untimed.extend(Budget(trials=60, timeout=HOUR))
+    untimed.start_clock()
+    return untimed
 
 
 def runner(clock: Clock, seconds: float, score: Callable[[str, int], float]) -> Callable[[Study, float], None]:
@@ -155,8 +161,8 @@ def test_a_signal_ends_it_without_a_verdict(tied: Study, clock: Clock) -> None:
     assert len(Conclusion(tied, runner(clock, 1, lambda *_: 0.9)).conclude()) == 2
 
 
-def test_without_time_the_ties_are_named_with_the_command_that_breaks_them(tmp_path: Path, clock: Clock) -> None:
-    made = settled(tmp_path, timeout=None)
+def test_without_time_the_ties_are_named_with_the_command_that_breaks_them(untimed: Study, clock: Clock) -> None:
+    made = untimed
     (line,) = Conclusion(made, lambda *_: pytest.fail("nothing is trained")).conclude()
     assert "are tied: they differ by less than the noise, 0.30 percentage points" in line
     assert "hpo evaluate small --top 3" in line

@@ -11,7 +11,8 @@ import pytest
 from hpo.errors import DefinitionError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.report.chapters.search import find_cheapest_within_noise
-from hpo.report.data.results import read_results, study_summary
+from hpo.report.data.results import read_results
+from hpo.report.data.summary import study_summary
 from hpo.report.write import write_report
 from hpo.study import Study
 from hpo.study.constraints import Constraint, read_constraints

@@ -184,7 +184,7 @@ def test_a_study_that_was_evaluated_is_compared_by_the_best_from_fresh_seeds(stu
 def test_several_data_sets_are_one_table(study: Study, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     other = small_npz(tmp_path / "b" / "two.npz", samples=300)
-    request = EvaluationRequest(top=2, seeds=2, datasets=[study.definition.dataset.name, str(other)])
+    request = EvaluationRequest(top=1, seeds=2, datasets=[study.definition.dataset.name, str(other)])
     assert {row["dataset"] for row in preview_evaluation(study, request).rows} == {"small.npz", "two.npz"}
     run_all(plan_request(study, request))
     tables = list_result_tables(read_evaluations(study), [], across=True)

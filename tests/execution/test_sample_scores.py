@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,20 @@ def make_study(storage: StudyStorage, folder: Path, **keys: Any) -> Study:
     return Study.create(storage, *parse_definition({"parameters": SPACE, **table}, "small", folder))
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the database of a study that has been trained once for all tests."""
+    folder = tmp_path_factory.mktemp("template")
+    made = make_study(new_storage(folder), folder)
+    make_worker(made, cohort=4).run()
+    made.storage.engine.dispose()
+    return folder
+
+
 @pytest.fixture
-def study(tmp_path: Path) -> Study:
-    study = make_study(new_storage(tmp_path), tmp_path)
-    make_worker(study, cohort=4).run()
-    return study
+def study(template: Path, tmp_path: Path) -> Study:
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    return Study(new_storage(tmp_path), "small")
 
 
 def count(study: Study, table: sa.Table) -> int:

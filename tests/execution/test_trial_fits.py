@@ -25,8 +25,10 @@ from hpo.execution.restore import restore
 from hpo.report.chapters.blocks import Text
 from hpo.report.chapters.cost import estimate_pruning_savings
 from hpo.report.chapters.racing import racing_chapter
-from hpo.report.data.results import read_results, shown_trials, study_summary, trial_table
+from hpo.report.data.results import read_results
 from hpo.report.data.sample_scores import read_sample_scores
+from hpo.report.data.summary import study_summary
+from hpo.report.data.trial_table import shown_trials, trial_table
 from hpo.storage.tables import FITS, LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles, list_local_weights

@@ -16,7 +16,8 @@ import hpo.execution.cohort_trainer
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RunError, StudyDeletedError
-from hpo.report.data.results import read_results, study_summary
+from hpo.report.data.results import read_results
+from hpo.report.data.summary import study_summary
 from hpo.storage.leased_storage import TellRequest
 from hpo.storage.tables import LEASES, WORK
 from hpo.storage.worker_stats import WorkRecorder

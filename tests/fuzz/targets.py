@@ -30,7 +30,7 @@ from hpo.export import predict as prediction
 from hpo.export.format import Preprocessing
 from hpo.export.sample_files import read_samples
 from hpo.report.data.evaluations import EvaluationRun
-from hpo.storage.stored_values import UnreadableError, parse_value
+from hpo.storage.stored_values import UnreadableError, parse_fits, parse_value
 from hpo.study.attributes import DEFINITION, StudyAttributes
 from hpo.study.input.config_file import read_config, read_parameters
 from hpo.study.input.preview import format_preview
@@ -57,6 +57,8 @@ TABLES = ("csv", "parquet", "feather", "jsonl")
 DOCUMENTS = ("toml", "json", "yaml")
 SHAPE, CLASSES = (1, 6, 6), 4
 CONFIG = TrialConfig(widths="8-8")
+# Metrics of an epoch by fit, as a row of hpo_fits has them.
+FIT_METRICS = b'{"epoch": [2, 2, 2], "val_loss": [0.5, 0.25, null], "seconds": [1.5, 1, 2], "fit": [0, 1, 2]}'
 SWEEP = Path(__file__).parent.parent / "study" / "fashion_sweep.yaml"
 
 
@@ -105,6 +107,7 @@ def make_targets(folder: Path) -> list[Target]:
         Target("tensors", ".safetensors", [save_arrays(arrays)], _read_data, _mutate_weights),
         Target("tensors", ".pt", [_tensors(arrays)], _read_data, mutate_archive),
         *(Target("table", f".{kind}", [_table(kind)], _read_table, mutate_bytes) for kind in TABLES),
+        Target("fits", ".json", [FIT_METRICS], _read_fits, documents["json"]),
         Target("samples", ".scores", _sample_scores(), _read_scores, _mutate_packed),
         Target("samples", ".split", [pack_split(_split())], _read_split, _mutate_packed),
         Target("predictions", ".npz", [_npz(_predictions(), packed=True)], _read_predictions, mutate_archive),
@@ -300,6 +303,14 @@ def _read_scores(path: Path) -> None:
 
 def _read_split(path: Path) -> None:
     unpack_split(path.read_bytes(), _split().digest)
+
+
+def _read_fits(path: Path) -> None:
+    try:
+        fits = parse_fits(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except UnreadableError:
+        return  # the row is left out
+    assert all(isinstance(value, float | int) for row in fits.values() for value in row.values())
 
 
 def _read_bundle(bundle: Path, name: str, path: Path) -> None:

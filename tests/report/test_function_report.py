@@ -17,7 +17,8 @@ from optuna.trial import TrialState
 from hpo.report.chapters.order import make_chapters
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.run import run_checks
-from hpo.report.data.results import read_results, shown_trials
+from hpo.report.data.results import read_results
+from hpo.report.data.trial_table import shown_trials
 from hpo.report.render.markdown import render_markdown
 from hpo.report.report_data import ReportData, read_report_data
 from hpo.study import Study, StudyStorage

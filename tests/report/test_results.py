@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import RequestError
-from hpo.report.data.results import read_results, study_summary, trial_table
+from hpo.report.data.results import read_results
+from hpo.report.data.summary import study_summary
+from hpo.report.data.trial_table import trial_table
 from tests.report.helpers import BASELINE, add_foreign, filled
 from tests.study.helpers import holder, make_study
 

@@ -18,7 +18,8 @@ from hpo.report.chapters.settled import settled_chapter
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.trust import order, record
 from hpo.report.data.evaluations import EvaluationResults
-from hpo.report.data.results import read_results, study_summary
+from hpo.report.data.results import read_results
+from hpo.report.data.summary import study_summary
 from hpo.report.render.json import report_schema
 from hpo.report.report_data import read_report_data
 from hpo.report.stats.null_result import explain_null_result, list_leaders

@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.execution.launch import plan_launch
-from hpo.report.data.results import read_results, study_summary
+from hpo.report.data.results import read_results
+from hpo.report.data.summary import study_summary
 from hpo.study import Budget, Study
 from hpo.study.repeats import find_repeats, make_key
 from hpo.study.slots import fixed_trials

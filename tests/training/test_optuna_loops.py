@@ -21,7 +21,9 @@ from hpo.errors import RunError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.reproduce import reproduce
 from hpo.report.chapters.definition import definition_chapter
-from hpo.report.data.results import read_results, study_summary, trial_table
+from hpo.report.data.results import read_results
+from hpo.report.data.summary import study_summary
+from hpo.report.data.trial_table import trial_table
 from hpo.study import Study
 from hpo.study.operations.fork import fork_study
 from hpo.training.loop import train

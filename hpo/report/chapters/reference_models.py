@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from hpo.report.chapters.blocks import Block, Table, Text
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.reference_models import ReferenceModel, ReferenceModels
 from hpo.report.data.results import Results
 from hpo.report.format import count_text, duration_text, gain_text, metric_text, names_text, sentence, values_text
 from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, Score
-from hpo.report.stats.reference_comparison import RowGains, measure_row_gains, seeds_reach
+from hpo.report.stats.mean_interval import mean_reach
+from hpo.report.stats.reference_comparison import RowGains, measure_row_gains
 
 __all__ = ["compare_with_evaluated", "compare_with_trial", "reference_blocks", "reference_note"]
 
@@ -58,7 +57,7 @@ def _seeds_verdict(metric: str, lead: float, scores: Sequence[float]) -> str:
     if seeds < FEWEST_SEEDS:
         few = "a single seed is too few" if seeds == 1 else f"{seeds} seeds are too few"
         return f"{_lead_text(metric, lead)}; {few} to tell"
-    if abs(lead) > seeds_reach(np.array(scores)):
+    if abs(lead) > mean_reach(scores):
         return f"{_lead_text(metric, lead)}, more than the {seeds} seeds of the network explain"
     return f"no clear difference ({_lead_text(metric, lead)}, which the {seeds} seeds of the network can explain)"
 

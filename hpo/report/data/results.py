@@ -1,4 +1,4 @@
-"""Results of a study, read once: trials as rows, the table of `hpo trials` and the summary of `hpo show`.
+"""Results of a study, read once, with its trials as rows.
 
 Light: neither torch nor plotly nor sklearn is imported.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -20,9 +20,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.config.values import Value, plain_value
 from hpo.datasets import DataFacts
 from hpo.errors import RequestError
-from hpo.report.data.corrected_score import CorrectedScore, corrected_json
-from hpo.report.data.repeats import describe_repeats
-from hpo.report.format import finite
+from hpo.report.data.corrected_score import CorrectedScore
 from hpo.space import ExtendedSpace, LearnedSpace, Space
 from hpo.storage.statements import FIXED
 from hpo.storage.study_storage import EpochMetrics
@@ -39,13 +37,12 @@ from hpo.study.attributes import (
     read_whole,
 )
 from hpo.study.constraints import INFEASIBLE
-from hpo.study.definition import SETTLED
 from hpo.study.operations.worker_status import WorkerState, read_worker_states
-from hpo.study.outlook import explain_unsettled, refuse_unsettled
+from hpo.study.outlook import refuse_unsettled
 from hpo.study.paused import PAUSED_STATE, state_name
 from hpo.study.settled import Outlook
 
-__all__ = ["Results", "TrialRow", "read_results", "shown_front", "shown_trials", "study_summary", "trial_table"]
+__all__ = ["Results", "TrialRow", "read_results"]
 
 UNEXPLAINED = "failed"
 STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", PAUSED_STATE, "WAITING")
@@ -404,178 +401,3 @@ def _make_config(study: Study, trial: FrozenTrial, params: dict[str, Value]) -> 
         return study.resplit_config(study.definition.config(study.space.values(params)), trial)
     except RequestError:
         return None
-
-
-OF_MODELS = ("best_epoch", "parameter_count", "baseline", "extra")  # keys of `trial_table`
-
-
-def trial_table(results: Results) -> list[dict[str, Any]]:
-    """Return a flat row per trial, all with the same keys, numbers that are not finite as None.
-
-    Keys: `number`, `state`, the objectives' metrics, `standard_error` (in studies of several fits a trial), the metrics
-    recorded beside them, the varied parameters by name (also those of extra trials), then `best_epoch`, `value_from`
-    (in studies of training loops), `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`,
-    `failure`, `message`, `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
-    """
-    rows = [_split_row(row, results) for row in results.trials]
-    settings = [results.settings(row) for row in results.trials]
-    names = dict.fromkeys([*results.varied, *(name for values in settings for name in values)])
-    taken = rows[0][0].keys() | rows[0][1].keys() if rows else set()
-    columns = {name: f"parameter {name}" if name in taken else name for name in names}
-    return [
-        finite({**head, **{column: values.get(name) for name, column in columns.items()}, **tail})
-        for (head, tail), values in zip(rows, settings, strict=True)
-    ]
-
-
-def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what stands before the parameters, and after them."""
-    values = row.values or (None,) * len(results.objectives)
-    metrics = {objective.metric: value for objective, value in zip(results.objectives, values, strict=False)}
-    recorded = {name: row.metric(name) for name in results.recorded}
-    error = {STANDARD_ERROR: row.standard_error} if results.definition.several_fits else {}
-    head = {"number": row.number, "state": row.state, **metrics, **error, **recorded}
-    tail = {
-        "best_epoch": row.best_epoch,
-        **({"value_from": row.value_from} if results.origins else {}),
-        "epochs_done": len(row.epochs),
-        "seconds": row.seconds,
-        # An objective of that name has a column already.
-        **({} if "parameter_count" in metrics else {"parameter_count": row.parameter_count}),
-        "worker": row.worker,
-        "started": row.started,
-        "finished": row.finished,
-        "failure": row.failure,
-        "message": row.message,
-        "baseline": row.baseline,
-        "extra": row.extra,
-    }
-    return head, tail
-
-
-def shown_trials(results: Results) -> list[dict[str, Any]]:
-    """Return `trial_table` for a person: of an objective function `steps` in place of what only models have.
-
-    The mean over several fits stands with its standard error, as `0.953 ± 0.004`.
-    """
-    rows = [_join_error(row, results) for row in trial_table(results)]
-    if results.definition.configured:
-        return rows
-    steps = [{"steps" if key == "epochs_done" else key: value for key, value in row.items()} for row in rows]
-    return [{key: value for key, value in row.items() if key not in OF_MODELS} for row in steps]
-
-
-def _join_error(row: dict[str, Any], results: Results) -> dict[str, Any]:
-    metric, error = results.objective.metric, row.get(STANDARD_ERROR)
-    if not results.definition.several_fits:
-        return row
-    joined = row[metric] if error is None or row[metric] is None else f"{row[metric]:.6g} ± {error:.2g}"
-    return {key: value for key, value in {**row, metric: joined}.items() if key != STANDARD_ERROR}
-
-
-NOT_OF_A_RESULT = ("state", "worker", "started", "finished", "failure", "message", "baseline", "extra")
-
-
-def shown_front(results: Results) -> list[dict[str, Any]]:
-    """Return a row for each trial of the Pareto front, for a person: its values and its parameters."""
-    numbers = {row.number for row in results.front}
-    rows = [row for row in shown_trials(results) if row["number"] in numbers]
-    return [{key: value for key, value in row.items() if key not in NOT_OF_A_RESULT} for row in rows]
-
-
-def study_summary(results: Results) -> dict[str, Any]:
-    """Summarize the study for JSON (numbers that are not finite as None, times in ISO 8601 without a zone).
-
-    Keys: `name`, `storage`, `definition`, `budget`, `left`, `ended`, `began`, `last`, `objectives`, `counts` (by
-    state), `value_from` (of training loops: COMPLETE trials by where their values come from), `failures` (by kind),
-    `best` and `baseline` (a trial, or None), `corrected` (see `hpo.report.data.corrected_score`; None where it has not
-    been computed, or there is none), `front` (trials; several objectives only), `failed` (each failed trial, but those
-    that violate a constraint), `workers` (see `hpo.study.operations.worker_status.WorkerState`), `work` (what they have
-    done, those that have ended too: see `hpo.storage.worker_stats.WorkSummary`; or None), `unattended` (whether trials
-    are left and no worker lives), `repeats` (how many trials repeat the parameters of an earlier one, and why, in
-    words; or None), `settled` (`asked`: whether the study ends once it has settled; `after`: the number of trials after
-    which it had, or None; `gain` and `noise` by then, or by now, and `why`, in words; None of studies of which it
-    cannot be told).
-
-    A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
-    `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`; in studies
-    of several fits a trial also `standard_error`, `fits` (the first objective of each at the best epoch, by the fit's
-    number from 0) and `raced` (by which trial it was dropped, in words; or None).
-    """
-    summary: dict[str, Any] = finite(
-        {
-            "name": results.name,
-            "storage": results.storage,
-            "definition": results.definition.model_dump(mode="json"),
-            "budget": results.budget.model_dump(),
-            "left": results.remaining_trials,
-            "ended": results.stop_reason,
-            "began": results.started_at,
-            "last": results.last_event_at,
-            "objectives": [objective.model_dump() for objective in results.objectives],
-            "counts": results.counts,
-            **({"value_from": results.origins} if results.origins else {}),
-            "failures": results.failures,
-            "failed": [_failed_json(row) for row in results.trials if row.failure and row.feasible],
-            "best": trial_json(results, results.best),
-            "corrected": corrected_json(results.corrected) if results.corrected else None,
-            "baseline": trial_json(results, results.baseline),
-            "front": [trial_json(results, row) for row in results.front] if len(results.objectives) > 1 else [],
-            "workers": [asdict(worker) for worker in results.workers],
-            "work": asdict(results.work) if results.work else None,
-            "unattended": results.unattended,
-            "repeats": describe_repeats(results.trials, results.definition, results.space),
-            "settled": _settled_json(results),
-        }
-    )
-    return summary
-
-
-def _settled_json(results: Results) -> dict[str, Any] | None:
-    if refuse_unsettled(results.definition):
-        return None
-    settled = results.settled
-    outlook = settled or (results.outlooks[-1] if results.outlooks else None)
-    return {
-        "asked": results.budget.until == SETTLED,
-        "after": None if settled is None else settled.trials,
-        "gain": None if outlook is None else outlook.gain,
-        "noise": None if outlook is None else outlook.noise,
-        "why": explain_unsettled(outlook, results.definition, results.budget.trials),
-    }
-
-
-def trial_json(results: Results, row: TrialRow | None) -> dict[str, Any] | None:
-    """Return a trial as `study_summary` documents it."""
-    if row is None:
-        return None
-    values = row.values or (None,) * len(results.objectives)
-    return {
-        "number": row.number,
-        "state": row.state,
-        "values": {o.metric: value for o, value in zip(results.objectives, values, strict=False)},
-        "config": row.config.effective() if row.config else None,
-        "params": row.params,
-        "best_epoch": row.best_epoch,
-        "value_from": row.value_from,
-        "epochs_done": len(row.epochs),
-        "seconds": row.seconds,
-        "parameter_count": row.parameter_count,
-        "failure": row.failure,
-        "message": row.message,
-        **_fits_json(results, row),
-    }
-
-
-def _fits_json(results: Results, row: TrialRow) -> dict[str, Any]:
-    """Return what a trial of several fits has beside the others: how many, their values, and the standard error."""
-    if not results.definition.several_fits:
-        return {}
-    metric = results.objective.metric
-    at_best = {fit: next((e for e in rows if e.get("epoch") == row.best_epoch), {}) for fit, rows in row.fits.items()}
-    values = {str(fit): epoch.get(metric) for fit, epoch in sorted(at_best.items())}
-    return {"standard_error": row.standard_error, "fits": values, "raced": row.raced}
-
-
-def _failed_json(row: TrialRow) -> dict[str, Any]:
-    return {"trial": row.number, "state": row.state, "failure": row.failure, "message": row.message}

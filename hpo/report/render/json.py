@@ -10,7 +10,8 @@ from typing import Any
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.data.reference_models import ReferenceModels
-from hpo.report.data.results import study_summary, trial_table
+from hpo.report.data.summary import study_summary
+from hpo.report.data.trial_table import trial_table
 from hpo.report.format import finite
 from hpo.report.report_data import ReportData
 from hpo.report.stats.across_datasets import AcrossDatasets, describe_across
@@ -33,7 +34,7 @@ def report_schema() -> dict[str, Any]:
 
 
 def report_document(data: ReportData) -> dict[str, Any]:
-    """Return what `hpo.report.data.results.study_summary` has, and all that the chapters are written from."""
+    """Return what `hpo.report.data.summary.study_summary` has, and all that the chapters are written from."""
     results = data.results
     pairs = zip(data.evaluations, data.evaluation_stats, strict=True)
     more = {

@@ -20,7 +20,7 @@ from hpo.report.data.nested import NestedResults, OuterResult, read_nested
 from hpo.report.data.results import TrialRow, read_results
 from hpo.report.data.sample_scores import read_sample_scores
 from hpo.report.stats.choice import choose_trial, default_rule
-from hpo.report.stats.evaluation_stats import LEVEL
+from hpo.report.stats.mean_interval import mean_reach
 from hpo.report.stats.metric_range import metric_range
 from hpo.report.stats.trial_stats import to_unit_interval
 from hpo.space.domains import Range
@@ -222,10 +222,7 @@ def average_folds(
     count, mean = len(values), float(np.mean(values))
     if count < 2:
         return FoldMean(mean, None, None, None, count)
-    from scipy.stats import t  # half a second to import
-
-    deviation = float(np.std(values, ddof=1))
-    reach = float(t.isf((1 - LEVEL) / 2, count - 1)) * deviation * math.sqrt(1 / count + overlap)
+    deviation, reach = float(np.std(values, ddof=1)), mean_reach(values, overlap)
     low, high = max(mean - reach, bounds[0]), min(mean + reach, bounds[1])
     return FoldMean(mean, low, high, deviation, count)
 

@@ -15,11 +15,11 @@ from hpo.datasets.sample_scores import SampleScores
 from hpo.report.data.results import Results
 from hpo.report.data.sample_scores import SampleTable
 from hpo.report.stats.candidates import Candidates, make_candidates
+from hpo.report.stats.evaluation_stats import LEVEL
 
 __all__ = ["PairedComparison", "compare_trials", "paired_errors"]
 
 Array = np.ndarray[Any, Any]
-LEVEL = 0.95
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from hpo.errors import DataError
 from hpo.report.data.evaluations import CandidateRuns, EvaluationRun
 from hpo.report.data.reference_models import ReferenceModels
 from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, LEVEL
+from hpo.report.stats.mean_interval import mean_reach
 
-__all__ = ["RowGains", "measure_row_gains", "seeds_reach"]
+__all__ = ["RowGains", "measure_row_gains"]
 
 Array = np.ndarray[Any, Any]
 ERRORS: dict[str, Callable[[Array], Array]] = {"r2": np.square, "mse": np.square, "rmse": np.square, "mae": np.abs}
@@ -42,7 +43,7 @@ class RowGains:
         if runs < FEWEST_SEEDS:
             found = [_leaves_zero(float(row.mean()), _row_reach(row)) for row in self.values]
             return all(found) and len(set(np.sign(self.values.mean(1)))) == 1
-        reach = math.hypot(seeds_reach(self.values.mean(1)), _row_reach(self.values.mean(0)))
+        reach = math.hypot(mean_reach(self.values.mean(1).tolist()), _row_reach(self.values.mean(0)))
         return _leaves_zero(float(self.values.mean()), reach)
 
 
@@ -54,13 +55,6 @@ def _row_reach(values: Array) -> float:
     from scipy.stats import norm  # half a second to import
 
     return float(norm.isf((1 - LEVEL) / 2) * values.std(ddof=1) / math.sqrt(len(values)))
-
-
-def seeds_reach(scores: Array) -> float:
-    """Return half the 95 % interval (Student's t) of the mean of scores from two seeds or more."""
-    from scipy.stats import t
-
-    return float(t.isf((1 - LEVEL) / 2, len(scores) - 1) * scores.std(ddof=1) / math.sqrt(len(scores)))
 
 
 def measure_row_gains(

@@ -17,6 +17,7 @@ import numpy as np
 
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.stats.evaluation_stats import LEVEL, CorrectnessCache, Interval, bootstrap_interval
+from hpo.report.stats.mean_interval import mean_reach
 
 __all__ = [
     "PairedScore",
@@ -119,8 +120,6 @@ def corrected_interval(differences: Sequence[float], ratio: float, level: float 
         ratio: samples that a split measures on, over those that it trains on.
         level: of confidence.
     """
-    from scipy.stats import t  # half a second to import
-
     values = np.asarray(differences, dtype=float)
     count, mean = len(values), float(values.mean())
     if abs(mean) <= 1e-12 * float(np.abs(values).max()):  # the rounding of the mean alone
@@ -128,7 +127,7 @@ def corrected_interval(differences: Sequence[float], ratio: float, level: float 
     if count < 2:
         return Interval(mean, math.nan, math.nan, math.nan, count)
     deviation = float(values.std(ddof=1))
-    reach = float(t.isf((1 - level) / 2, count - 1)) * deviation * math.sqrt(1 / count + ratio)
+    reach = mean_reach(differences, ratio, level)
     return Interval(mean, mean - reach, mean + reach, deviation, count)
 
 
