@@ -73,7 +73,7 @@ class Fit:
 
     @property
     def repeat(self) -> int:
-        """Which division into folds it belongs to, from 0."""
+        """The number of its division into folds, from 0."""
         return 0 if self.division is None else self.division.repeat
 
     def config(self, config: TrialConfig) -> TrialConfig:
@@ -88,7 +88,7 @@ class Fit:
 
     @property
     def name(self) -> str:
-        """What it differs in from the others: `fold 2 of 5, repeat 1 of 3`, `split 4 of 10`, `seed 2 of 3`."""
+        """The fit in words, by its place: `fold 2 of 5, repeat 1 of 3`, `split 4 of 10`, `seed 2 of 3`."""
         parts = []
         if self.division is not None:
             what = "fold" if self.division.kind == "fold" else "split"
@@ -164,7 +164,7 @@ class Resampling(BaseModel):
 
     @property
     def division(self) -> str | None:
-        """What divides the samples, as a study file has it: `folds = 5`; None where the validation split does."""
+        """The key that divides the samples, as in a study file: `folds = 5`; None where the validation split does."""
         if self.folds is not None:
             return f"folds = {self.folds}"
         return None if self.holdout is None else f"holdout = {self.holdout}"
@@ -190,12 +190,17 @@ class Resampling(BaseModel):
         return [None]
 
     @property
-    def text(self) -> str:
-        """The fits in words: `5 folds x 3 repeats: 15 fits a trial`."""
+    def factors(self) -> str:
+        """The factors of the number of fits, in words: `5 folds x 3 repeats`."""
         by = f" by {self.by}" if self.by else ""
         parts = [] if self.folds is None else [f"{quantity(self.folds, 'fold')}{by}"]
         parts += [] if self.holdout is None else [quantity(self.holdout, "random split")]
         parts += [quantity(self.repeats, "repeat")] if self.repeats > 1 else []
         parts += [quantity(self.seeds, "seed")] if self.seeds > 1 else []
+        return " x ".join(parts) or "one split"
+
+    @property
+    def text(self) -> str:
+        """The fits in words: `5 folds x 3 repeats: 15 fits a trial`."""
         first = ", the first of them on few" if self.intensify else ""
-        return f"{' x '.join(parts) or 'one split'}: {quantity(self.count, 'fit')} a trial{first}"
+        return f"{self.factors}: {quantity(self.count, 'fit')} a trial{first}"

@@ -102,7 +102,7 @@ class ValidationSplit:
 
     @property
     def task(self) -> Task:
-        """What the labels are labels of."""
+        """The kind of the labels: classes, several labels, or real targets."""
         if self.labels.ndim == 1:
             return "classification"
         return "regression" if self.labels.dtype.kind == "f" else "multilabel"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ from hpo.report.chapters.verdict import describe_evaluation
 from hpo.report.commands import format_command
 from hpo.report.data.results import read_results
 from hpo.report.format import gain_text, names_text
-from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, EvaluationStats, compare_candidates
+from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, EvaluationStats, Score, compare_candidates
 from hpo.report.stats.null_result import explain_null_result, list_leaders
 from hpo.study import Study
 from hpo.study.definition import SETTLED
@@ -98,10 +98,25 @@ class Conclusion:
         if self.should_stop():
             return []
         publish_evaluations(self.study)
-        lines = [line for each in compared for line in describe_evaluation(each, compare_candidates(each))]
-        if not lines and not self._ends(deadline):
+        final = [(each, compare_candidates(each)) for each in compared]
+        if lines := [line for each, stats in final for line in describe_evaluation(each, stats)]:
+            return [*lines, *self._advise([stats.best for _, stats in final if stats.best is not None])]
+        if not self._ends(deadline):
             check_results(evaluations)
-        return lines or [f"{tied}; no fresh seed of them came to an end in the time that was left"]
+        return [f"{tied}; no fresh seed of them came to an end in the time that was left"]
+
+    def _advise(self, best: Sequence[Score]) -> list[str]:
+        """Say how to export the configuration that was best from fresh seeds, where the study's own choice is another.
+
+        Args:
+            best: of each evaluation.
+        """
+        results = read_results(self.study)
+        chosen = best[0].candidate.trial if best else None
+        if chosen is None or results.best is None or chosen == results.best.number:
+            return []
+        options = f"--trial {chosen}" + (" --format python" if results.definition.learned else "")
+        return [f"export trial {chosen} with: {format_command(results, 'export', options)}"]
 
     def _plan(self, top: int, seeds: int) -> list[Study]:
         if self.function is None:

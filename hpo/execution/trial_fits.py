@@ -50,7 +50,7 @@ class FitTrainer:
 
     @property
     def first(self) -> int:
-        """How many fits of a trial are trained at first."""
+        """The number of fits that a trial is begun with."""
         return self._stages[0]
 
     def train(

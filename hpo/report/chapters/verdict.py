@@ -192,9 +192,7 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     if len(results.objectives) == 1 and best.standard_error is not None:
         metric, error = results.objective.metric, f"{best.standard_error:.2g}"
         error = values_text(metric, best.standard_error) if is_share(metric) else error
-        samples = " over its validation samples" if results.definition.configured else ""
-        of = f" of the mean over {number_of(len(best.fits), 'fit')}" if best.fits else samples
-        values += f" ± {error} (standard error{of})"
+        values += f" ± {error} (standard error{_describe_fits(results, best)})"
     count = len(results.ranked)
     place = f"best of {count_text(count)} complete trials" if count > 1 else "the only complete trial"
     if len(results.objectives) > 1 and count > 1:
@@ -210,6 +208,16 @@ def _corrected_clause(results: Results) -> str:
     if score is None:
         return ""
     return "".join(f" {each}" for each in (describe_correction(score, said=True), describe_choice(score)) if each)
+
+
+def _describe_fits(results: Results, best: TrialRow) -> str:
+    """Say what a trial's standard error is over: its folds, repeats and seeds, or its validation samples."""
+    resampling = results.definition.resampling
+    if not best.fits:
+        return " over its validation samples" if results.definition.configured else ""
+    if resampling is not None and len(best.fits) == resampling.count:
+        return f" of the mean over {resampling.factors}"
+    return f" of the mean over {number_of(len(best.fits), 'fit')}"
 
 
 def _single_run_leads(results: Results, best: TrialRow) -> str:

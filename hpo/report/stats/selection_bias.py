@@ -51,7 +51,7 @@ class Resamples:
 
     @property
     def deviations(self) -> Array:
-        """How far each draw moves each candidate, (B, K)."""
+        """The difference of each draw from each candidate's score, (B, K)."""
         moved: Array = self.in_bag - self.whole
         return moved
 
