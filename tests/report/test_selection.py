@@ -163,6 +163,10 @@ def test_pairs_are_compared_by_mcnemars_exact_test(equal: tuple[Results, SampleT
     assert chapter is not None
     text = str(chapter.blocks)
     assert "McNemar" in text
+    assert "pruned" not in text
+    pruned = replace(results.trials[-1], number=len(results.trials), state="PRUNED")
+    raced = replace(results, trials=(*results.trials, pruned), corrected=correct_selection(table, results))
+    assert "1 trial was pruned, and took no part" in str(corrected_score_chapter(raced))
     assert f"'{first}'" in text
 
 

@@ -25,7 +25,9 @@ def corrected_score_chapter(results: Results, comparisons: Sequence[PairedCompar
         return None
     said = f"Trial {score.number}. {describe_correction(score)} {describe_choice(score)}".rstrip()
     blocks: list[Block] = [Text(said), *_rivals_table(results, score, comparisons), *_history_table(score)]
-    return Chapter("corrected", "Corrected score", [*blocks, Text(_method_text(score, comparisons), quiet=True)])
+    return Chapter(
+        "corrected", "Corrected score", [*blocks, Text(_method_text(results, score, comparisons), quiet=True)]
+    )
 
 
 def _rivals_table(results: Results, score: CorrectedScore, comparisons: Sequence[PairedComparison]) -> list[Block]:
@@ -71,7 +73,7 @@ def _history_table(score: CorrectedScore) -> list[Block]:
     return [Table(columns, rows, columns, folded="what more trials have gained")]
 
 
-def _method_text(score: CorrectedScore, comparisons: Sequence[PairedComparison]) -> str:
+def _method_text(results: Results, score: CorrectedScore, comparisons: Sequence[PairedComparison]) -> str:
     """Say how the numbers came about, and what they do not say."""
     text = (
         f"The {count_text(score.samples)} validation samples were drawn again many times, with replacement. In each "
@@ -81,6 +83,12 @@ def _method_text(score: CorrectedScore, comparisons: Sequence[PairedComparison])
     text += "." if score.fits > 1 else "; another seed adds its own chance, which `hpo evaluate` measures."
     if score.left_out:
         text += f" {number_of(score.left_out, 'trial').capitalize()} without sample scores took no part."
+    if pruned := sum(row.state == "PRUNED" and row.failure is None for row in results.trials):
+        were = "trial was" if pruned == 1 else "trials were"
+        text += (
+            f" {count_text(pruned)} {were} pruned, and took no part: that choice is not corrected for, so "
+            "the corrected score may still flatter a little."
+        )
     if comparisons:
         test = "by McNemar's exact test" if comparisons[0].test == "McNemar" else "by a paired bootstrap"
         text += (
