@@ -287,7 +287,9 @@ def _open(url: URL, arguments: Mapping[str, Any]) -> RDBStorage:
     # RDBStorage passes the URL through str.format.
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     rdb = RDBStorage(text, **{**arguments, "engine_kwargs": _engine_options(url, arguments["engine_kwargs"] or {})})
-    metadata.create_all(rdb.engine)
+    # One look for all of them: by itself `create_all` asks MySQL about each table.
+    present = set(sa.inspect(rdb.engine).get_table_names())
+    metadata.create_all(rdb.engine, [table for table in metadata.sorted_tables if table.name not in present])
     if url.get_backend_name() == "sqlite":
         MACHINES.create(rdb.engine, checkfirst=True)
     if url.get_backend_name() == "mysql":
