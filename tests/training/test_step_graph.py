@@ -313,7 +313,7 @@ def epoch_without_waiting(learner, x, y, **more) -> None:
 def test_no_step_of_a_stack_waits(kind, monkeypatch):
     """The scores of samples that fill the record's memory are computed within a step, too."""
     monkeypatch.setattr("hpo.training.stacked.records.CHUNK", 12)
-    monkeypatch.setattr(losses, "_find_correct", lambda outputs, y: outputs.argmax(1) == y)  # as on a GPU
+    monkeypatch.setattr(losses, "find_correct", lambda outputs, y: outputs.argmax(1) == y)  # as on a GPU
     if kind == "modules":
         monkeypatch.setattr(stacks, "is_sequential", lambda _: False)
     members = [Member(each, number) for number, each in enumerate(WAITED[kind])]
