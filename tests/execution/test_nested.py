@@ -95,7 +95,7 @@ def test_each_fold_is_tested_on_once_by_what_a_study_without_it_has_chosen(tmp_p
     jsonschema.Draft202012Validator(report_schema()).validate(document)
     assert document["nested"][0]["score"]["mean"] == pytest.approx(found.score.mean)  # type: ignore[union-attr]
     assert "nested" in [chapter.key for chapter in make_chapters(data)]
-    assert document["verdict"][0].count("Nested evaluation with 2 outer folds: test accuracy") == 1
+    assert document["verdict"][1].count("Nested evaluation with 2 outer folds: test accuracy") == 1
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     rows = json.loads(run_hpo("list", "--format", "json", "--storage", url).stdout)
     assert [row["name"] for row in rows][:3] == ["small", "small-outer-1-of-2", "small-outer-1-of-2-evaluation-refit"]

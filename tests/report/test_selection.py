@@ -255,7 +255,7 @@ def test_a_trained_study_has_it_in_the_verdict_the_document_and_the_commands(tmp
     score = data.results.corrected
     assert score is not None
     assert score.samples == 150
-    assert describe_correction(score, said=True) in write_verdict(data)[0]
+    assert describe_correction(score, said=True) in write_verdict(data)[1]
     document: dict[str, Any] = json.loads(json.dumps(report_document(data)))
     jsonschema.validate(document, report_schema())
     assert document["corrected"]["number"] == score.number

@@ -62,11 +62,12 @@ def write_verdict(data: ReportData) -> list[str]:
         lines = [_no_result_text(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
         null = explain_null_result(results)
-        sure = f"Nothing was found: {null}." if null else _single_run_leads(results, results.best)
-        leads = f"{sure} {compare_with_trial(results, data.reference_models)}"
-        lines = [f"{_single_run_text(results, results.best)}{_corrected_clause(results)}", leads.strip()]
+        nothing = f"Nothing was found: {null}." if null else ""
+        leads = "" if null else _single_run_leads(results, results.best)
+        sure = nothing, _corrected_text(results), leads, compare_with_trial(results, data.reference_models)
+        lines = [_single_run_text(results, results.best), " ".join(filter(None, sure))]
     if nested := _nested_text(data):
-        lines[0] += f" {nested}"
+        lines[1] = f"{nested} {lines[1]}"
     return [*lines, _next_step(data, None if deciding is None else deciding[2].candidate)]
 
 
@@ -202,12 +203,12 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     return f"Trial {best.number}: {values}, {place}{'; not tested yet' if needs_test else ''}."
 
 
-def _corrected_clause(results: Results) -> str:
-    """Return what the best trial is worth, corrected for its having been chosen, with a space before it."""
+def _corrected_text(results: Results) -> str:
+    """Return what the best trial is worth, corrected for its having been chosen; nothing where that is not known."""
     score = results.corrected
     if score is None:
         return ""
-    return "".join(f" {each}" for each in (describe_correction(score, said=True), describe_choice(score)) if each)
+    return " ".join(filter(None, (describe_correction(score, said=True), describe_choice(score))))
 
 
 def _describe_fits(results: Results, best: TrialRow) -> str:
