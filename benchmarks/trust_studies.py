@@ -97,8 +97,7 @@ def run_study(
 
 
 def _settings(metric: str) -> TrainSettings:
-    direction = "minimize" if metric in ("val_loss", "val_rmse") else "maximize"
-    return TrainSettings(metric, direction)  # type: ignore[arg-type]
+    return TrainSettings(metric, "minimize" if metric in ("val_loss", "val_rmse") else "maximize")
 
 
 def _score(result: TrainResult, data: Data, metric: str) -> float:

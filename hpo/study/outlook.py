@@ -101,7 +101,7 @@ class StudyOutlook:
 
     @cached_property
     def _first(self) -> int:
-        """How many trials no sampler has chosen: the baseline and the warm starts."""
+        """The number of trials that no sampler has chosen: the baseline and the warm starts."""
         definition = self.study.definition
         return count_first(definition, None if definition.learned else self.study.space)
 

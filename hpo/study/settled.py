@@ -51,7 +51,7 @@ class Search:
 
     @property
     def fewest(self) -> int:
-        """How many trials must have ended."""
+        """The number of trials that must have ended."""
         return FEWEST if self.startup is None else max(FEWEST, self.startup + FEWEST // 2)
 
 

@@ -178,7 +178,7 @@ class CheckpointFile:
 
     @property
     def trial(self) -> Hashable:
-        """What the checkpoints of one trial have in common; None for one that has no others beside it."""
+        """The key that the checkpoints of one trial share; None for one that has no others beside it."""
         return self._spec.trial
 
     def verify(self) -> None:

@@ -73,14 +73,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def untimed(template: Path, tmp_path: Path, clock: Clock) -> Study:
-    """That study, without a timeout."""
+    """The study with its three tied trials, without a timeout."""
     shutil.copyfile(template / "studies.db", tmp_path / "studies.db")
     return Study(new_storage(tmp_path), "small")
 
 
 @pytest.fixture
 def tied(untimed: Study) -> Study:
-    """That study with a timeout, launched just now."""
+    """The study with its three tied trials and a timeout, launched just now."""
     untimed.extend(Budget(trials=60, timeout=HOUR))
     untimed.start_clock()
     return untimed

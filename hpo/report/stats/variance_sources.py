@@ -100,7 +100,7 @@ class VarianceSources:
 
     @property
     def verdict(self) -> str:
-        """What follows, in a sentence or two."""
+        """The conclusion, in a sentence or two."""
         if self.leader is None:
             return "The runs do not differ, so there is nothing to tell apart."
         share = self.shares.get(self.leader)

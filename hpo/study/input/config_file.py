@@ -12,10 +12,10 @@ from hpo.datasets import DatasetReference, make_reference
 from hpo.errors import DefinitionError, RequestError, describe_unknown
 from hpo.study.definition import Objective
 from hpo.study.input.compatibility import check_compatible, check_task
+from hpo.study.input.key_values import get_table
 from hpo.study.input.study_file import (
     check_objective_metrics,
     default_objective,
-    get_table,
     parse_objectives,
 )
 from hpo.utils.documents import read_document

@@ -14,9 +14,10 @@ from hpo.config.registry import Direction
 from hpo.datasets import DatasetReference
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.definition import Budget, Definition, FunctionReference, Objective, default_metrics
+from hpo.study.input.key_values import get_integer
 from hpo.study.input.optuna_components import Component, read_component, read_seed
 from hpo.study.input.resampling_keys import KEYS as RESAMPLING
-from hpo.study.input.study_file import check_name, get_integer, parse_budget, parse_component
+from hpo.study.input.study_file import check_name, parse_budget, parse_component
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
 from hpo.study.study import Study

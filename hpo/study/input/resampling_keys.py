@@ -11,6 +11,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, DatasetSource
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.definition import Definition
+from hpo.study.input.key_values import get_flag
 from hpo.utils.documents import parse_toml
 from hpo.utils.text import shorten
 
@@ -69,7 +70,7 @@ def _read_resampling(table: Mapping[str, Any]) -> Resampling:
         repeats=_read_count(table, "repeats", 1),
         holdout=_read_count(table, "holdout", None),
         seeds=_read_count(table, "seeds", 1),
-        intensify=_read_flag(table, "intensify"),
+        intensify=get_flag(table, "intensify"),
     )
 
 
@@ -170,11 +171,4 @@ def _read_count(table: Mapping[str, Any], key: str, default: int | None) -> Any:
     value = table.get(key, default)
     if key in table and (isinstance(value, bool) or not isinstance(value, int)):
         raise DefinitionError(f"{key} = {shorten(value)}: must be a whole number")
-    return value
-
-
-def _read_flag(table: Mapping[str, Any], key: str) -> bool:
-    value = table.get(key, False)
-    if not isinstance(value, bool):
-        raise DefinitionError(f"{key} = {shorten(value)}: must be true or false")
     return value

@@ -34,6 +34,7 @@ from hpo.study.input.adapted_study import adapt_study, choose_template
 from hpo.study.input.blame import blame_options
 from hpo.study.input.compatibility import check_compatible, check_task
 from hpo.study.input.key_places import check_places, join_task
+from hpo.study.input.key_values import get_flag, get_integer, get_table, get_text
 from hpo.study.input.metric_names import describe_misfit, describe_unknown_metric, fits, parse_recorded
 from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
@@ -52,9 +53,6 @@ __all__ = [
     "check_name",
     "check_objective_metrics",
     "default_objective",
-    "get_integer",
-    "get_table",
-    "get_text",
     "parse_budget",
     "parse_component",
     "parse_definition",
@@ -161,7 +159,7 @@ def parse_definition(
         report=None
         if report is None
         else _with_prefix("[report]", lambda: parse_report_table(report, space, objectives, recorded)),
-        record_steps=_get_flag(table, "record_steps"),
+        record_steps=get_flag(table, "record_steps"),
         recorded=recorded,
         resampling=resampling,
         resplit=resplit,
@@ -479,46 +477,3 @@ def parse_override(text: str) -> tuple[str, Any]:
     parameter = all_parameters().get(name)
     is_text = parameter is not None and parameter.kind is str and not isinstance(value, str | list | dict)
     return name, raw if is_text else value
-
-
-def get_text(table: Mapping[str, Any], key: str, default: str) -> str:
-    """Return a key's text.
-
-    Raises:
-        DefinitionError: the value is no text, or empty.
-    """
-    value = table.get(key, default)
-    if not isinstance(value, str) or not value:
-        raise DefinitionError(f"{key} = {shorten(value)}: must be a text")
-    return value
-
-
-def get_integer(table: Mapping[str, Any], key: str, default: int, low: int, high: int = 10**9) -> int:
-    """Return a key's whole number, or the default.
-
-    Raises:
-        DefinitionError: the value is no whole number from `low` to `high`.
-    """
-    value = table.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise DefinitionError(f"{key} = {shorten(value)}: must be a whole number from {low} to {high}")
-    return value
-
-
-def _get_flag(table: Mapping[str, Any], key: str) -> bool:
-    value = table.get(key, False)
-    if not isinstance(value, bool):
-        raise DefinitionError(f"{key} = {shorten(value)}: must be true or false")
-    return value
-
-
-def get_table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return a key's table, by default an empty one.
-
-    Raises:
-        DefinitionError: the value is no table.
-    """
-    value = table.get(key, {})
-    if not isinstance(value, Mapping):
-        raise DefinitionError(f"{key} = {shorten(value)}: must be a table")
-    return dict(value)
