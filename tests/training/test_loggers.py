@@ -111,6 +111,8 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, value)
     for name in ("MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()  # it reads WANDB_DIR once in a process, and another test has run in this one
 
 
 def rows_of(study: Study, number: int) -> list[dict[str, float]]:
