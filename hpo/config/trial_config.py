@@ -10,41 +10,30 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, lru_cache
 from itertools import product
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, model_validator
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationInfo, model_validator
 from pydantic_core import PydanticUndefined
 
 from hpo.config import registry
 from hpo.config.choices import (
-    ACTIVATIONS,
-    INITIALISATIONS,
-    LOSSES,
     OPTIMIZERS,
     RECONSTRUCTION_LOSSES,
     SCHEDULES,
     TASK_LOSSES,
-    TASKS,
 )
 from hpo.config.effects import (
     LOOP_PARAMETERS,
-    WHEN_CLASSES_ARE_WEIGHTED,
-    WHEN_CROSS_ENTROPY,
-    WHEN_HUBER,
-    WHEN_RATIO_DECIDES,
-    WHEN_SCHEDULE_DECAYS,
-    WHEN_TASK_IS_OTHER,
-    WHEN_WARMUP_IS_POSSIBLE,
     Values,
     restrict_to_loops,
-    when_hidden_layers_use,
     when_model_is,
-    when_model_uses,
-    when_numbers_are_embedded,
-    when_optimizer_takes,
-    when_shape_uses,
 )
-from hpo.config.parameter import AllowedNames, Group, Parameter, Separator, parameter_from_field, unknown_parameter
+from hpo.config.parameter import Parameter, parameter_from_field, unknown_parameter
+from hpo.config.parameter_table.data_parameters import DataParameters
+from hpo.config.parameter_table.model_parameters import ModelParameters
+from hpo.config.parameter_table.optimizer_parameters import OptimizerParameters
+from hpo.config.parameter_table.schedule_parameters import ScheduleParameters
+from hpo.config.parameter_table.training_parameters import TrainingParameters
 from hpo.config.registry import Models, ModelTraits
 from hpo.config.values import OFF, Value, plain_value
 from hpo.errors import ConfigError
@@ -60,10 +49,11 @@ __all__ = [
 ]
 
 SEEDS = ("seed", "split_seed", "init_seed", "order_seed")
-WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
 
 
-class TrialConfig(BaseModel):
+class TrialConfig(
+    TrainingParameters, ScheduleParameters, OptimizerParameters, ModelParameters, DataParameters
+):  # the last one's fields come first
     """Configuration of one trial, checked against the table of parameters.
 
     A registered model's own parameters are attributes as well: `config.blocks`.
@@ -76,362 +66,6 @@ class TrialConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
 
     _models: Models = PrivateAttr(default_factory=lambda: registry.models)
-
-    validation: Annotated[
-        float,
-        Field(
-            ge=0,
-            description="validation samples split off the training data: a count, or a fraction if below 1; 0 trains "
-            "on all data without validation, and keeps the last epoch",
-        ),
-        Group("data"),
-    ] = 1 / 6  # 10,000 of MNIST's 60,000
-    split_seed: Annotated[
-        int | None,
-        Field(ge=0, lt=2**32, description="seed of the validation split alone; by default, seed decides the split too"),
-        Group("data"),
-    ] = None
-    input_scaling: Annotated[
-        str,
-        AllowedNames(("standard", "unit", "symmetric")),
-        Field(description="standard: mean 0, standard deviation 1; unit: 0 to 1; symmetric: -1 to 1"),
-        Group("data"),
-    ] = "standard"
-    numeric_scaling: Annotated[
-        str | None,
-        AllowedNames(("standard", "robust", "quantile")),
-        Field(
-            description="instead of input_scaling, of the numbers of a table: standard; robust: median 0, quartiles "
-            "1 apart; quantile: normally distributed by rank"
-        ),
-        Group("data"),
-    ] = None
-    task: Annotated[
-        str,
-        AllowedNames(TASKS),
-        Field(description="what is predicted: a class, several labels, or real numbers; the data set decides it"),
-        Group("data"),
-        WHEN_TASK_IS_OTHER,
-    ] = "classification"
-
-    model: Annotated[
-        str, Field(description="mlp, resnet_tabular, cnn, autoencoder, or a registered model's name"), Group("model")
-    ] = "mlp"
-    activation: Annotated[
-        str,
-        AllowedNames(tuple(ACTIVATIONS)),
-        Field(description="activation function of the hidden layers"),
-        Group("model"),
-        when_hidden_layers_use("activation"),
-    ] = "relu"
-    init: Annotated[
-        str,
-        AllowedNames(tuple(INITIALISATIONS)),
-        Field(description="initialisation of the weights; default is PyTorch's own"),
-        Group("model"),
-        when_hidden_layers_use("init"),
-    ] = "default"
-    dropout: Annotated[
-        float,
-        Field(ge=0, lt=1, description="fraction of hidden units dropped in training; 0 is off"),
-        Group("model"),
-        when_hidden_layers_use("dropout"),
-    ] = 0.0
-    batch_norm: Annotated[
-        bool,
-        Field(description="batch normalisation before each activation"),
-        Group("model"),
-        when_hidden_layers_use("batch_norm"),
-    ] = False
-
-    depth: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=16,
-            description="number of hidden layers; of an autoencoder, in the encoder and in the decoder each",
-        ),
-        Group("mlp"),
-        when_shape_uses("depth"),
-    ] = 2
-    width: Annotated[
-        int,
-        Field(ge=1, le=65536, description="units of the widest hidden layer"),
-        Group("mlp"),
-        when_shape_uses("width", 1, unless_budget=True),
-    ] = 128
-    parameter_budget: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=10**10,
-            description="instead of width: the approximate number of weights and biases; the width follows from it",
-        ),
-        Group("mlp"),
-        when_shape_uses("parameter_budget", 1),
-    ] = None
-    width_profile: Annotated[
-        str,
-        AllowedNames(("uniform", "decreasing", "increasing")),
-        Field(
-            description="widths of the layers: all equal, or decreasing from width or increasing to it in equal steps"
-        ),
-        Group("mlp"),
-        when_shape_uses("width_profile", 2),
-    ] = "uniform"
-    widths: Annotated[
-        str | None,
-        Field(
-            pattern=WIDTHS_PATTERN,
-            description="instead of depth, width and width_profile: units of each hidden layer, as in 512-256, or as a "
-            "list",
-        ),
-        Separator("-"),
-        Group("mlp"),
-        when_model_uses("widths"),
-    ] = None
-
-    hidden_factor: Annotated[
-        float,
-        Field(gt=0, le=16, description="units of a residual block's hidden layer, as a multiple of width"),
-        Group("resnet_tabular"),
-        when_shape_uses("hidden_factor", 1),
-    ] = 2.0
-    residual_dropout: Annotated[
-        float,
-        Field(ge=0, lt=1, description="fraction of a residual block's outputs dropped in training; 0 is off"),
-        Group("resnet_tabular"),
-        when_hidden_layers_use("residual_dropout"),
-    ] = 0.0
-
-    embedding_factor: Annotated[
-        float | None,
-        Field(
-            gt=0,
-            le=100,
-            description="numbers that a table's category of K codes is embedded in: factor * K ** 0.56, at most 600; "
-            "by default 1.6",
-        ),
-        Group("table"),
-        when_model_uses("embedding_factor"),
-    ] = None
-    numeric_embedding: Annotated[
-        str | None,
-        AllowedNames(("periodic", "piecewise_linear")),
-        Field(description="embedding of each number of a table: of its sines and cosines, or of its place among bins"),
-        Group("table"),
-        when_model_uses("numeric_embedding"),
-    ] = None
-    numeric_embedding_size: Annotated[
-        int,
-        Field(ge=1, le=1024, description="numbers that each number is embedded in"),
-        Group("table"),
-        when_numbers_are_embedded("numeric_embedding_size"),
-    ] = 16
-    periodic_frequencies: Annotated[
-        int,
-        Field(ge=1, le=1024, description="learned frequencies of each number's sines and cosines"),
-        Group("table"),
-        when_numbers_are_embedded("periodic_frequencies", "periodic"),
-    ] = 16
-    periodic_sigma: Annotated[
-        float,
-        Field(gt=0, le=1000, description="standard deviation that the frequencies are drawn with"),
-        Group("table"),
-        when_numbers_are_embedded("periodic_sigma", "periodic"),
-    ] = 0.1
-    numeric_bins: Annotated[
-        int,
-        Field(ge=1, le=1024, description="bins of each number's range"),
-        Group("table"),
-        when_numbers_are_embedded("numeric_bins", "piecewise_linear"),
-    ] = 16
-
-    latent_size: Annotated[
-        int,
-        Field(ge=1, le=65536, description="numbers into which the encoder compresses a sample"),
-        Group("autoencoder"),
-        when_model_uses("latent_size"),
-    ] = 32
-
-    conv_layers: Annotated[
-        int,
-        Field(ge=1, le=3, description="number of convolution blocks, each of which halves height and width"),
-        Group("cnn"),
-        when_model_uses("conv_layers"),
-    ] = 2
-    channels: Annotated[
-        int,
-        Field(ge=1, le=1024, description="channels of the first block; each further block doubles them"),
-        Group("cnn"),
-        when_model_uses("channels"),
-    ] = 32
-    kernel_size: Annotated[
-        int,
-        Field(ge=1, le=11, description="side of the convolution window in pixels"),
-        Group("cnn"),
-        when_model_uses("kernel_size"),
-    ] = 3
-    dense_width: Annotated[
-        int,
-        Field(ge=1, le=65536, description="units of the dense layer after the convolutions"),
-        Group("cnn"),
-        when_model_uses("dense_width"),
-    ] = 64
-
-    optimizer: Annotated[
-        str,
-        AllowedNames(tuple(OPTIMIZERS)),
-        Field(description="momentum and nesterov are SGD with that kind of momentum"),
-        Group("optimizer"),
-    ] = "adam"
-    learning_rate: Annotated[
-        float, Field(gt=0, le=1000, description="learning rate that schedules start from"), Group("optimizer")
-    ] = 0.001
-    momentum: Annotated[
-        float,
-        Field(ge=0, lt=1, description="0.9 by default for momentum and nesterov"),
-        Group("optimizer"),
-        when_optimizer_takes("momentum"),
-    ] = 0.0
-    beta1: Annotated[
-        float,
-        Field(ge=0, lt=1, description="decay rate of the running mean of the gradients"),
-        Group("optimizer"),
-        when_optimizer_takes("beta1"),
-    ] = 0.9
-    beta2: Annotated[
-        float,
-        Field(ge=0, lt=1, description="decay rate of the running mean of their squares"),
-        Group("optimizer"),
-        when_optimizer_takes("beta2"),
-    ] = 0.999
-    epsilon: Annotated[
-        float,
-        Field(gt=0, le=1, description="added to the denominator"),
-        Group("optimizer"),
-        when_optimizer_takes("epsilon"),
-    ] = 1e-8
-    weight_decay: Annotated[
-        float,
-        Field(ge=0, le=100, description="L2 penalty: decoupled under adamw, else added to the gradient; 0 is off"),
-        Group("optimizer"),
-        when_optimizer_takes("weight_decay"),
-    ] = 0.0
-    gradient_clip: Annotated[
-        float,
-        Field(ge=0, description="largest norm of the gradient of a step; 0 is off"),
-        Group("optimizer"),
-        when_optimizer_takes("gradient_clip"),
-    ] = 0.0
-
-    layer_learning_rate_decay: Annotated[
-        float,
-        Field(
-            gt=0,
-            le=100,
-            description="ratio of a layer's learning rate to the next layer's; the output layer has learning_rate; "
-            "1 is off",
-        ),
-        Group("optimizer"),
-        when_optimizer_takes("layer_learning_rate_decay"),
-    ] = 1.0
-
-    schedule: Annotated[
-        str,
-        AllowedNames(tuple(SCHEDULES)),
-        Field(description="change of the learning rate from step to step"),
-        Group("schedule"),
-    ] = "constant"
-    final_learning_rate: Annotated[
-        float | None,
-        Field(ge=0, le=1000, description="learning rate that the step after the last one would use"),
-        Group("schedule"),
-        WHEN_SCHEDULE_DECAYS,
-    ] = None
-    final_learning_rate_ratio: Annotated[
-        float,
-        Field(ge=0, le=1000, description="instead of final_learning_rate: its ratio to learning_rate"),
-        Group("schedule"),
-        WHEN_RATIO_DECIDES,
-    ] = 0.01
-    warmup: Annotated[
-        float,
-        Field(
-            ge=0, lt=1, description="fraction of all steps in which the learning rate rises linearly from 0; 0 is off"
-        ),
-        Group("schedule"),
-        WHEN_WARMUP_IS_POSSIBLE,
-    ] = 0.0
-
-    loss: Annotated[
-        str,
-        AllowedNames(LOSSES),
-        Field(
-            description="cross_entropy by default of classes, binary_cross_entropy of several labels, mse of real "
-            "numbers; mse: mean squared difference between the softmax outputs and the one-hot label, between outputs "
-            "and target, or outputs and sample for models that reconstruct; mae, huber, gaussian_nll: of real numbers"
-        ),
-        Group("loss"),
-    ] = "cross_entropy"
-    label_smoothing: Annotated[
-        float,
-        Field(ge=0, lt=1, description="fraction of a label's weight that is spread over all classes"),
-        Group("loss"),
-        WHEN_CROSS_ENTROPY,
-    ] = 0.0
-    huber_delta: Annotated[
-        float,
-        Field(gt=0, le=1000, description="error from which huber is linear, in standard deviations of the target"),
-        Group("loss"),
-        WHEN_HUBER,
-    ] = 1.0
-    class_weight: Annotated[
-        str | None,
-        AllowedNames(("balanced",)),
-        Field(description="balanced: samples of rare classes, or rare labels, weigh more, so that each counts alike"),
-        Group("loss"),
-        WHEN_CLASSES_ARE_WEIGHTED,
-    ] = None
-
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per step"), Group("training")] = 128
-    epochs: Annotated[int, Field(ge=1, le=100_000, description="passes over the training data"), Group("training")] = 5
-    precision: Annotated[
-        str,
-        AllowedNames(("float32", "bfloat16", "float16")),
-        Field(description="number type of the products in a model of your own; sums and weights stay float32"),
-        Group("training"),
-        when_model_uses("precision"),
-    ] = "float32"
-    patience: Annotated[
-        int,
-        Field(ge=0, description="stop after this many epochs without an improvement of the objective; 0 is off"),
-        Group("training"),
-    ] = 0
-    seed: Annotated[
-        int,
-        Field(
-            ge=0,
-            lt=2**32,
-            description="seed of the split, the order of the data and the initial weights; in a study, its seed",
-        ),
-        Group("training"),
-    ] = 0
-    init_seed: Annotated[
-        int | None,
-        Field(ge=0, lt=2**32, description="seed of the initial weights alone; by default, seed decides them too"),
-        Group("training"),
-    ] = None
-    order_seed: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            lt=2**32,
-            description="seed of the order of the data, and of noise such as dropout, alone; by default, seed decides "
-            "them too",
-        ),
-        Group("training"),
-    ] = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any], models: Models) -> TrialConfig:

@@ -1,0 +1,1 @@
+"""Table of the shared parameters, in parts: `TrialConfig` has the fields of all."""

@@ -1,0 +1,54 @@
+"""Parameters of the data: the validation split and the scaling."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from hpo.config.choices import TASKS
+from hpo.config.effects import WHEN_TASK_IS_OTHER
+from hpo.config.parameter import AllowedNames, Group
+
+__all__ = ["DataParameters"]
+
+
+class DataParameters(BaseModel):
+    """Parameters of the data: the validation split and the scaling."""
+
+    validation: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="validation samples split off the training data: a count, or a fraction if below 1; 0 trains "
+            "on all data without validation, and keeps the last epoch",
+        ),
+        Group("data"),
+    ] = 1 / 6  # 10,000 of MNIST's 60,000
+    split_seed: Annotated[
+        int | None,
+        Field(ge=0, lt=2**32, description="seed of the validation split alone; by default, seed decides the split too"),
+        Group("data"),
+    ] = None
+    input_scaling: Annotated[
+        str,
+        AllowedNames(("standard", "unit", "symmetric")),
+        Field(description="standard: mean 0, standard deviation 1; unit: 0 to 1; symmetric: -1 to 1"),
+        Group("data"),
+    ] = "standard"
+    numeric_scaling: Annotated[
+        str | None,
+        AllowedNames(("standard", "robust", "quantile")),
+        Field(
+            description="instead of input_scaling, of the numbers of a table: standard; robust: median 0, quartiles "
+            "1 apart; quantile: normally distributed by rank"
+        ),
+        Group("data"),
+    ] = None
+    task: Annotated[
+        str,
+        AllowedNames(TASKS),
+        Field(description="what is predicted: a class, several labels, or real numbers; the data set decides it"),
+        Group("data"),
+        WHEN_TASK_IS_OTHER,
+    ] = "classification"

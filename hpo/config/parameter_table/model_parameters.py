@@ -1,0 +1,179 @@
+"""Parameters of the built-in models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
+from hpo.config.effects import when_hidden_layers_use, when_model_uses, when_numbers_are_embedded, when_shape_uses
+from hpo.config.parameter import AllowedNames, Group, Separator
+
+__all__ = ["ModelParameters"]
+
+WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
+
+
+class ModelParameters(BaseModel):
+    """Parameters of the built-in models."""
+
+    model: Annotated[
+        str, Field(description="mlp, resnet_tabular, cnn, autoencoder, or a registered model's name"), Group("model")
+    ] = "mlp"
+    activation: Annotated[
+        str,
+        AllowedNames(tuple(ACTIVATIONS)),
+        Field(description="activation function of the hidden layers"),
+        Group("model"),
+        when_hidden_layers_use("activation"),
+    ] = "relu"
+    init: Annotated[
+        str,
+        AllowedNames(tuple(INITIALISATIONS)),
+        Field(description="initialisation of the weights; default is PyTorch's own"),
+        Group("model"),
+        when_hidden_layers_use("init"),
+    ] = "default"
+    dropout: Annotated[
+        float,
+        Field(ge=0, lt=1, description="fraction of hidden units dropped in training; 0 is off"),
+        Group("model"),
+        when_hidden_layers_use("dropout"),
+    ] = 0.0
+    batch_norm: Annotated[
+        bool,
+        Field(description="batch normalisation before each activation"),
+        Group("model"),
+        when_hidden_layers_use("batch_norm"),
+    ] = False
+    depth: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=16,
+            description="number of hidden layers; of an autoencoder, in the encoder and in the decoder each",
+        ),
+        Group("mlp"),
+        when_shape_uses("depth"),
+    ] = 2
+    width: Annotated[
+        int,
+        Field(ge=1, le=65536, description="units of the widest hidden layer"),
+        Group("mlp"),
+        when_shape_uses("width", 1, unless_budget=True),
+    ] = 128
+    parameter_budget: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=10**10,
+            description="instead of width: the approximate number of weights and biases; the width follows from it",
+        ),
+        Group("mlp"),
+        when_shape_uses("parameter_budget", 1),
+    ] = None
+    width_profile: Annotated[
+        str,
+        AllowedNames(("uniform", "decreasing", "increasing")),
+        Field(
+            description="widths of the layers: all equal, or decreasing from width or increasing to it in equal steps"
+        ),
+        Group("mlp"),
+        when_shape_uses("width_profile", 2),
+    ] = "uniform"
+    widths: Annotated[
+        str | None,
+        Field(
+            pattern=WIDTHS_PATTERN,
+            description="instead of depth, width and width_profile: units of each hidden layer, as in 512-256, or as a "
+            "list",
+        ),
+        Separator("-"),
+        Group("mlp"),
+        when_model_uses("widths"),
+    ] = None
+    hidden_factor: Annotated[
+        float,
+        Field(gt=0, le=16, description="units of a residual block's hidden layer, as a multiple of width"),
+        Group("resnet_tabular"),
+        when_shape_uses("hidden_factor", 1),
+    ] = 2.0
+    residual_dropout: Annotated[
+        float,
+        Field(ge=0, lt=1, description="fraction of a residual block's outputs dropped in training; 0 is off"),
+        Group("resnet_tabular"),
+        when_hidden_layers_use("residual_dropout"),
+    ] = 0.0
+    embedding_factor: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=100,
+            description="numbers that a table's category of K codes is embedded in: factor * K ** 0.56, at most 600; "
+            "by default 1.6",
+        ),
+        Group("table"),
+        when_model_uses("embedding_factor"),
+    ] = None
+    numeric_embedding: Annotated[
+        str | None,
+        AllowedNames(("periodic", "piecewise_linear")),
+        Field(description="embedding of each number of a table: of its sines and cosines, or of its place among bins"),
+        Group("table"),
+        when_model_uses("numeric_embedding"),
+    ] = None
+    numeric_embedding_size: Annotated[
+        int,
+        Field(ge=1, le=1024, description="numbers that each number is embedded in"),
+        Group("table"),
+        when_numbers_are_embedded("numeric_embedding_size"),
+    ] = 16
+    periodic_frequencies: Annotated[
+        int,
+        Field(ge=1, le=1024, description="learned frequencies of each number's sines and cosines"),
+        Group("table"),
+        when_numbers_are_embedded("periodic_frequencies", "periodic"),
+    ] = 16
+    periodic_sigma: Annotated[
+        float,
+        Field(gt=0, le=1000, description="standard deviation that the frequencies are drawn with"),
+        Group("table"),
+        when_numbers_are_embedded("periodic_sigma", "periodic"),
+    ] = 0.1
+    numeric_bins: Annotated[
+        int,
+        Field(ge=1, le=1024, description="bins of each number's range"),
+        Group("table"),
+        when_numbers_are_embedded("numeric_bins", "piecewise_linear"),
+    ] = 16
+    latent_size: Annotated[
+        int,
+        Field(ge=1, le=65536, description="numbers into which the encoder compresses a sample"),
+        Group("autoencoder"),
+        when_model_uses("latent_size"),
+    ] = 32
+    conv_layers: Annotated[
+        int,
+        Field(ge=1, le=3, description="number of convolution blocks, each of which halves height and width"),
+        Group("cnn"),
+        when_model_uses("conv_layers"),
+    ] = 2
+    channels: Annotated[
+        int,
+        Field(ge=1, le=1024, description="channels of the first block; each further block doubles them"),
+        Group("cnn"),
+        when_model_uses("channels"),
+    ] = 32
+    kernel_size: Annotated[
+        int,
+        Field(ge=1, le=11, description="side of the convolution window in pixels"),
+        Group("cnn"),
+        when_model_uses("kernel_size"),
+    ] = 3
+    dense_width: Annotated[
+        int,
+        Field(ge=1, le=65536, description="units of the dense layer after the convolutions"),
+        Group("cnn"),
+        when_model_uses("dense_width"),
+    ] = 64
