@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hpo.config.choices import Direction
 
-__all__ = ["Choices", "Constant", "ForeignDomain", "ForeignParameter", "ForeignSearch", "Method", "Range"]
+__all__ = ["Choices", "Computed", "Constant", "ForeignDomain", "ForeignParameter", "ForeignSearch", "Method", "Range"]
 
 Method = Literal["random", "grid", "tpe", "gp", "cmaes", "nsga2", "qmc"]  # our samplers
 
@@ -60,7 +60,18 @@ class Range:
     integer: bool = False
 
 
-ForeignDomain = Constant | Choices | Range
+@dataclass(frozen=True)
+class Computed:
+    """Value that the other tool's own code computes, when it runs.
+
+    Attributes:
+        expression: as the file has it: `lambda spec: spec.config.lr * 2`, `${oc.env:DATA}`.
+    """
+
+    expression: str
+
+
+ForeignDomain = Constant | Choices | Range | Computed
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,11 @@ class ForeignParameter:
     def name(self) -> str:
         """Dotted name, such as `dqn.epsilon`."""
         return ".".join(self.path)
+
+    def excludes(self, other: ForeignParameter) -> bool:
+        """Return whether no condition lets both parameters exist."""
+        both = self.when.keys() & other.when.keys()
+        return any(not set(map(repr, self.when[key])) & set(map(repr, other.when[key])) for key in both)
 
 
 @dataclass(frozen=True)
