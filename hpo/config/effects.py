@@ -23,6 +23,7 @@ __all__ = [
     "Effect",
     "Values",
     "restrict_to_loops",
+    "when_blocks_use",
     "when_hidden_layers_use",
     "when_model_is",
     "when_model_uses",
@@ -88,6 +89,16 @@ def when_shape_uses(name: str, min_depth: int = 0, *, unless_budget: bool = Fals
     return Effect(
         ", ".join(["the model uses it, widths is not given", *others]), ("model", "widths", *others.values()), holds
     )
+
+
+def when_blocks_use(name: str) -> Effect:
+    """Return the effect of a parameter that shapes all blocks of convolutions, where they are not given one by one."""
+
+    def holds(values: Values, models: Models) -> bool:
+        uses = models.get(str(values["model"])).uses
+        return name in uses and (values["block_channels"] is None or "block_channels" not in uses)
+
+    return Effect("the model uses it, block_channels is not given", ("model", "block_channels"), holds)
 
 
 def when_numbers_are_embedded(name: str, kind: str | None = None) -> Effect:

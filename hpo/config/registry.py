@@ -442,19 +442,25 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserExitError) else summarize_error(error)
 
 
-SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})
+SHARED = frozenset({"activation", "init", "dropout", "batch_norm", "layer_norm"})
 DENSE = {"depth", "width", "width_profile", "widths", "parameter_budget"}
 PERIODIC = {"periodic_frequencies", "periodic_sigma"}
 TABLE = {"embedding_factor", "numeric_embedding", "numeric_embedding_size", "numeric_bins"} | PERIODIC
 MLP = SHARED | DENSE | TABLE
 RESNET_TABULAR = (
-    frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "residual_dropout"}) | TABLE
+    frozenset({"activation", "init", "dropout", "layer_norm", "depth", "width", "hidden_factor", "residual_dropout"})
+    | TABLE
 )
-AUTOENCODER = frozenset({"activation", "init", "dropout", "latent_size"}) | DENSE
-CNN = SHARED | {"conv_layers", "channels", "kernel_size", "dense_width"}
+AUTOENCODER = frozenset({"activation", "init", "dropout", "layer_norm", "latent_size"}) | DENSE
+BLOCKS = {"conv_layers", "channels", "block_channels", "kernel_size", "residual", "global_pooling"}
+CNN = SHARED | BLOCKS | {"dense_width"}
+VIT = frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "patch_size", "heads"})
 
 models.add(ModelEntry("mlp", "hpo.training.models.mlp", "hpo.training.models", uses=MLP))
-models.add(ModelEntry("cnn", "hpo.training.models.cnn", "hpo.training.models", uses=CNN))
+models.add(ModelEntry("cnn", "hpo.training.convolutional.cnn", "hpo.training.convolutional", uses=CNN))
+models.add(
+    ModelEntry("vit", "hpo.training.vision_transformer.vit", "hpo.training.vision_transformer", uses=VIT),
+)
 models.add(
     ModelEntry(
         "autoencoder",
