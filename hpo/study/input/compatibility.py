@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hpo.config.augmentation import check_augmentation
 from hpo.config.model_size import count_dense_parameters, count_outputs
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
@@ -31,7 +32,8 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
     A data set that the user has registered is known only when it is loaded, and passes.
 
     Raises:
-        ConfigError: `validation` leaves either split without samples; the model needs images, or larger ones; its
+        ConfigError: `validation` leaves either split without samples; the model needs images, or larger ones,
+            or its augmentation does; its
             `parameter_budget` is too small for layers of one unit.
     """
     if dataset.samples is not None:
@@ -42,6 +44,8 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
             )
     if dataset.shape is not None and "parameter_budget" in config.effective():
         _check_budget(config, dataset.shape)
+    if dataset.shape is not None:
+        check_augmentation(config, dataset.shape, dataset.name)
     if dataset.shape is None or config.model != "cnn":
         return
     if len(dataset.shape) != 3:
