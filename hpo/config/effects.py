@@ -23,6 +23,7 @@ __all__ = [
     "Effect",
     "Values",
     "restrict_to_loops",
+    "when_augmented_by",
     "when_blocks_use",
     "when_hidden_layers_use",
     "when_model_is",
@@ -110,6 +111,13 @@ def when_numbers_are_embedded(name: str, kind: str | None = None) -> Effect:
 
     text = f"numeric_embedding is {kind or 'given'}"
     return Effect(f"the model uses it, {text}", ("model", "numeric_embedding"), holds)
+
+
+def when_augmented_by(name: str) -> Effect:
+    """Return the effect of a parameter of one of the changes that `augment` names."""
+    return Effect(
+        f"augment has {name}", ("augment",), lambda v, _: v["augment"] is not None and name in v["augment"].split("+")
+    )
 
 
 def when_optimizer_takes(name: str) -> Effect:

@@ -34,11 +34,12 @@ from hpo.datasets import (
 from hpo.datasets.map_style import Samples
 from hpo.datasets.table_encoder import TableEncoder
 from hpo.errors import ConfigError, DataError
+from hpo.training.augmentation import Augmentation, make_augmentation
 from hpo.training.process_state import contain_user_code
 from hpo.training.scaling import Scaling
 from hpo.training.weights import make_weights, read_weights
 
-__all__ = ["Data", "epoch_seed", "prepare_data", "samples_key"]
+__all__ = ["Data", "augment_data", "epoch_seed", "prepare_data", "samples_key"]
 
 Array = np.ndarray[Any, Any]
 Batch = tuple[Tensor, Tensor]
@@ -99,6 +100,7 @@ class Data:
             validation samples of its own.
         encoder: of a table, fitted to the training part; None of other samples.
         division: of the samples of this fit; None is the configuration's own validation split.
+        augmentation: changes the images of training batches; None where they are as they are.
 
     Where all samples are for training (`validation` 0), the validation split has none.
     """
@@ -120,6 +122,7 @@ class Data:
     val_index: Array | None = None
     encoder: TableEncoder | None = None
     division: Division | None = None
+    augmentation: Augmentation | None = None
 
     @property
     def shape(self) -> SampleShape:
@@ -198,7 +201,7 @@ class Data:
         return min(batch_size, len(self.y_train) - (self.steps(batch_size) - 1) * batch_size)
 
     def batches(self, batch_size: int, epoch: int, room: Room | None = None) -> Iterator[TrainBatch]:
-        """Return the batches of an epoch, in the order that follows from (seed, epoch).
+        """Return the batches of an epoch, in the order that follows from (seed, epoch), their images augmented.
 
         They are x (n, *shape) and y (n,) or (n, columns), and the weights of these where there are any.
 
@@ -208,10 +211,17 @@ class Data:
             room: returns memory for the samples of the next batch, (n, features), or None for memory of their own.
         """
         if isinstance(self.dataset.train, Samples):
-            return self._convert_batches(self._read_batches(self.dataset.train, batch_size, epoch))
-        if self.streams:
-            return self._convert_batches(self.dataset.train)
-        return self._resident_batches(batch_size, epoch, room)
+            batches = self._convert_batches(self._read_batches(self.dataset.train, batch_size, epoch))
+        elif self.streams:
+            batches = self._convert_batches(self.dataset.train)
+        else:
+            batches = self._resident_batches(batch_size, epoch, room)
+        return batches if self.augmentation is None else self._augment(batches, epoch)
+
+    def _augment(self, batches: Iterator[TrainBatch], epoch: int) -> Iterator[TrainBatch]:
+        assert self.augmentation is not None
+        for step, (x, *rest) in enumerate(batches):
+            yield self.augmentation(x, self.seed, epoch, step), *rest  # type: ignore[misc]
 
     def _resident_batches(self, batch_size: int, epoch: int, room: Room | None) -> Iterator[TrainBatch]:
         samples, flat = len(self.y_train), self.x_train.flatten(1)
@@ -235,7 +245,7 @@ class Data:
     def _order(self, samples: int, epoch: int) -> Array:
         return np.random.default_rng([self.seed, ORDER, epoch]).permutation(samples)
 
-    def _convert_batches(self, batches: Iterable[Split]) -> Iterator[Batch]:
+    def _convert_batches(self, batches: Iterable[Split]) -> Iterator[TrainBatch]:
         where = f"{self.name}, train"
         for x, y in batches:
             yield _convert_batch(x, y, where, self._how)
@@ -272,6 +282,16 @@ def _steps(samples: int, batch_size: int) -> int:
     return whole + (rest > 1 or (rest == 1 and whole == 0))
 
 
+def augment_data(data: Data, config: TrialConfig) -> Data:
+    """Return data with the same samples, in the order and with the augmentation that a configuration asks for.
+
+    Raises:
+        ConfigError: the samples cannot be augmented so.
+        RequestError: a package for it is missing.
+    """
+    return replace(data, seed=config.seed_of_order, augmentation=make_augmentation(config, data))
+
+
 def prepare_data(
     dataset: Dataset,
     config: TrialConfig,
@@ -279,7 +299,7 @@ def prepare_data(
     name: str = "data set",
     division: Division | None = None,
 ) -> Data:
-    """Split, scale and move a data set, as a configuration asks.
+    """Split, scale and move a data set, as a configuration asks, which may also ask for an augmentation.
 
     A division divides the training samples; validation samples that the data set has of its own are left out.
 
@@ -294,9 +314,14 @@ def prepare_data(
         division: of the samples of this fit; None is the configuration's own validation split.
 
     Raises:
-        ConfigError: `validation` does not fit the data, or there are too few samples for the division.
+        ConfigError: `validation` or `augment` does not fit the data, or there are too few samples for the division.
         DataError: validation data are wrong, or the data cannot be divided.
+        RequestError: a package for the augmentation is missing.
     """
+    return augment_data(_prepare(dataset, config, device, name, division), config)
+
+
+def _prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: str, division: Division | None) -> Data:
     if name == NO_DATA:
         none = torch.empty(0)
         return Data(none, none, none, none, 0, device, config.seed_of_order, dataset, name, config.input_scaling)

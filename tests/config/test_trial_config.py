@@ -10,7 +10,8 @@ from hpo.config.trial_config import TrialConfig, all_parameters, parameter_rows
 from hpo.errors import ConfigError, RegistryError
 
 DESIGN_TABLE = """
-validation split_seed input_scaling numeric_scaling task
+validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size
+randaugment_operations randaugment_magnitude
 model activation init dropout batch_norm layer_norm depth width parameter_budget
 width_profile widths hidden_factor residual_dropout embedding_factor numeric_embedding numeric_embedding_size
 periodic_frequencies periodic_sigma numeric_bins latent_size
