@@ -71,6 +71,8 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
         return None if entry.stack else "its loop does not ask for stacks (stack=True)"
     if config.model in CONVOLUTIONAL and device == "cpu":
         return "stacked convolutions are no faster"
+    if entry.integers:
+        return "it takes whole numbers, and a stack computes real ones"
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"
     if values.get("precision") == "float16":

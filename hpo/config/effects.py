@@ -16,6 +16,7 @@ __all__ = [
     "WHEN_CLASSES_ARE_WEIGHTED",
     "WHEN_CROSS_ENTROPY",
     "WHEN_HUBER",
+    "WHEN_INPUTS_ARE_SCALED",
     "WHEN_RATIO_DECIDES",
     "WHEN_SCHEDULE_DECAYS",
     "WHEN_TASK_IS_OTHER",
@@ -152,6 +153,11 @@ WHEN_RATIO_DECIDES = Effect(
 )
 WHEN_WARMUP_IS_POSSIBLE = Effect(
     "the schedule is not one_cycle", ("schedule",), lambda v, _: SCHEDULES[v["schedule"]].takes_warmup
+)
+WHEN_INPUTS_ARE_SCALED = Effect(
+    "the model's samples are not whole numbers",
+    ("model",),
+    lambda v, models: not models.get(str(v["model"])).integers,
 )
 # Of a constant that the data set decides; it is shown where it says something.
 WHEN_TASK_IS_OTHER = Effect("it is not classification", (), lambda v, _: v["task"] != "classification")

@@ -161,6 +161,11 @@ class TrialConfig(
         return self._models.get(self.model).reconstructs
 
     @property
+    def integers(self) -> bool:
+        """True if the model's samples are whole numbers, which are not scaled."""
+        return self._models.get(self.model).integers
+
+    @property
     def _profile(self) -> tuple[int, ...]:
         if self.widths is not None:
             return tuple(int(width) for width in self.widths.split("-"))
