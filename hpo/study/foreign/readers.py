@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpo.errors import DefinitionError, RequestError
+from hpo.errors import DefinitionError, ImportRefusedError, RequestError
+from hpo.study.foreign import hydra, katib, keras_tuner, nni, optuna_script, ray_tune
 from hpo.study.foreign.search import ForeignSearch
+from hpo.study.foreign.wandb import is_sweep, read_sweep
 from hpo.utils.documents import read_document, read_text
 
 __all__ = ["READERS", "Document", "Reader", "read_search"]
@@ -32,7 +34,15 @@ class Reader:
 
 
 # The first that recognizes a file reads it, so the most particular come first.
-READERS: tuple[Reader, ...] = ()
+READERS: tuple[Reader, ...] = (
+    Reader("Ray Tune search space (Python)", ray_tune.recognizes, ray_tune.read),
+    Reader("Optuna objective function (Python)", optuna_script.recognizes, optuna_script.read),
+    Reader("Katib experiment (YAML)", katib.recognizes, katib.read),
+    Reader("Hydra configuration with a sweeper (YAML)", hydra.recognizes, hydra.read),
+    Reader("KerasTuner hyperparameters (JSON)", keras_tuner.recognizes, keras_tuner.read),
+    Reader("NNI search space or experiment (JSON, YAML)", nni.recognizes, nni.read),
+    Reader("Weights & Biases sweep (YAML, JSON)", is_sweep, read_sweep),
+)
 
 
 def read_search(path: Path) -> ForeignSearch:
@@ -51,6 +61,8 @@ def read_search(path: Path) -> ForeignSearch:
         raise DefinitionError(f"{path}: is none of the files that can be imported: {kinds}")
     try:
         return reader.read(document, path)
+    except ImportRefusedError as error:
+        raise ImportRefusedError(f"{path}: {error}", error.lines) from error
     except RequestError as error:
         raise type(error)(f"{path}: {error}") from error
 
