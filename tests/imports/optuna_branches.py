@@ -23,7 +23,7 @@ def objective(trial: optuna.Trial) -> float:
     )
     if params["learning_rate"] > 0.01:
         params["warmup"] = trial.suggest_float("warmup", 0.0, 0.2)
-    return decay + sum(value for value in params.values() if isinstance(value, float))
+    return sum(value for value in params.values() if isinstance(value, float))
 
 
 study = optuna.create_study(

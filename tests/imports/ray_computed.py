@@ -13,7 +13,7 @@ def train(config):
 tuner = tune.Tuner(
     train,
     param_space={
-        "root": os.path.join("data", "pictures"),
+        "root": os.environ.get("PICTURES"),
         "lr": tune.qloguniform(1e-4, 1e-1, 5e-5),
         "warm": tune.sample_from(lambda spec: spec.config.lr / 10),
         "noise": tune.randn(0.0, 0.05),

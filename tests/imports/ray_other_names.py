@@ -8,7 +8,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 WIDTHS = [2**power for power in range(4, 8)]
 
-space = dict(
+space = dict(  # noqa: C408
     depth=rt.randint(1, 4),
     width=rt.choice(WIDTHS),
     lr=lu(1e-4, 1e-1, base=2),

@@ -9,7 +9,7 @@ from typing import Any
 from hpo.errors import DefinitionError
 from hpo.study.foreign.domains import count, number
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
-from hpo.study.foreign.search import Method
+from hpo.study.foreign.search import Method, name_values
 from hpo.study.pruners import PRUNERS
 from hpo.utils.text import shorten
 
@@ -49,8 +49,11 @@ def read_settings(source: Source) -> tuple[dict[str, Any], list[str]]:
     trials = _evaluate(source, nodes, "n_trials", notes)
     timeout = _evaluate(source, nodes, "timeout", notes)
     name = _evaluate(source, nodes, "study_name", notes)
+    directions = _read_directions(source, nodes, notes) if studies else []
+    if directions:
+        notes.append("what its function returns has no name there, and is called value here")
     found = {
-        "direction": _read_direction(source, nodes, notes, made=studies > 0),
+        **(name_values(directions) if directions else {}),
         "method": _read_sampler(source, nodes, notes, made=studies > 0),
         "trials": None if trials is None else count(trials, "n_trials"),
         "timeout": None if timeout is None else number(timeout, "timeout"),
@@ -70,18 +73,20 @@ def _evaluate(source: Source, nodes: Mapping[str, ast.expr], name: str, notes: l
         return None
 
 
-def _read_direction(source: Source, nodes: Mapping[str, ast.expr], notes: list[str], *, made: bool) -> Any:
-    node = nodes.get("direction")
+def _read_directions(source: Source, nodes: Mapping[str, ast.expr], notes: list[str]) -> list[Any]:
+    """Return the directions of a study; none where they are known only when the file runs."""
+    node = source.resolve(nodes["directions"]) if "directions" in nodes else None
+    parts = node.elts if isinstance(node, ast.List | ast.Tuple) else [nodes.get("direction", node)]
+    directions = [_read_direction(source, part, notes) for part in parts if part is not None]
+    if not directions and not {"direction", "directions"} & set(nodes):
+        return ["minimize"]  # the default of create_study
+    return [each for each in directions if each is not None] if None not in directions else []
+
+
+def _read_direction(source: Source, node: ast.expr, notes: list[str]) -> Any:
     if isinstance(node, ast.Attribute) and node.attr in ("MINIMIZE", "MAXIMIZE"):
         return node.attr.lower()
-    directions = _evaluate(source, nodes, "directions", notes)
-    if isinstance(directions, list) and len(directions) > 1:
-        notes.append(f"it optimizes {len(directions)} numbers at once; name them in the study's objective")
-        return None
-    known = isinstance(directions, list) and directions
-    direction = directions[0] if known else _evaluate(source, nodes, "direction", notes)
-    if direction is None and made and not {"direction", "directions"} & set(nodes):
-        return "minimize"  # the default of create_study
+    direction = _evaluate(source, {"direction": node}, "direction", notes)
     if direction not in (None, "minimize", "maximize"):
         raise DefinitionError(f"direction = {shorten(direction)}: must be minimize or maximize")
     return direction

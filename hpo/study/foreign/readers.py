@@ -33,6 +33,7 @@ class Reader:
     read: Callable[[Document, Path], ForeignSearch]
 
 
+SQLITE = b"SQLite format 3\0"  # the first bytes of such a database
 # The first that recognizes a file reads it, so the most particular come first.
 READERS: tuple[Reader, ...] = (
     Reader("Ray Tune search space (Python)", ray_tune.recognizes, ray_tune.read),
@@ -69,6 +70,19 @@ def read_search(path: Path) -> ForeignSearch:
 
 def _read(path: Path) -> Document:
     suffix = path.suffix.lower()
+    if _is_database(path):
+        raise DefinitionError(
+            f"{path}: is a database, whose studies need no import: hpo list --storage sqlite:///{path} lists those of "
+            "Optuna"
+        )
     if suffix == ".py":
         return read_text(path)
     return read_document(path, style="json" if suffix == ".json" else "yaml")
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE)) == SQLITE
+    except (OSError, ValueError):
+        return False

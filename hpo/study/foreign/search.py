@@ -6,7 +6,7 @@ afterwards, by `hpo.study.foreign.mapping`, and a training loop of the user's ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ __all__ = [
     "Goal",
     "Method",
     "Range",
+    "name_values",
 ]
 
 Method = Literal["random", "grid", "tpe", "gp", "cmaes", "nsga2", "qmc"]  # our samplers
@@ -117,6 +118,16 @@ class Goal:
 
     metric: str | None
     direction: Direction | None
+
+
+def name_values(directions: Sequence[Direction]) -> dict[str, Any]:
+    """Return the objectives, as attributes of a search, of a tool whose functions return numbers without names.
+
+    They are called `value`, or `value_1`, `value_2`, … where there are several.
+    """
+    names = ["value"] if len(directions) == 1 else [f"value_{number + 1}" for number in range(len(directions))]
+    first, *others = [Goal(*pair) for pair in zip(names, directions, strict=True)]
+    return {"metric": first.metric, "direction": first.direction, "also": tuple(others)}
 
 
 @dataclass(frozen=True)
