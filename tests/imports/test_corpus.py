@@ -113,4 +113,4 @@ def test_a_loop_that_is_filled_in_is_launched(tmp_path: Path) -> None:
     trials = json.loads(shown.stdout)
     assert len(trials) == 4
     assert {"COMPLETE"} <= {each["state"] for each in trials} <= {"COMPLETE", "PRUNED"}
-    assert all(0.01 <= each["params"]["dqn_epsilon"] <= 0.3 for each in trials)
+    assert all(0.01 <= each["dqn_epsilon"] <= 0.3 for each in trials)
