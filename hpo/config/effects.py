@@ -17,12 +17,15 @@ __all__ = [
     "WHEN_CROSS_ENTROPY",
     "WHEN_HUBER",
     "WHEN_IMPROVEMENTS_COUNT",
+    "WHEN_INPUTS_ARE_SCALED",
     "WHEN_RATIO_DECIDES",
     "WHEN_SCHEDULE_HAS_FINAL_RATE",
     "WHEN_TASK_IS_OTHER",
     "Effect",
     "Values",
     "restrict_to_loops",
+    "when_augmented_by",
+    "when_blocks_use",
     "when_hidden_layers_use",
     "when_model_is",
     "when_model_uses",
@@ -92,6 +95,16 @@ def when_shape_uses(name: str, min_depth: int = 0, *, unless_budget: bool = Fals
     )
 
 
+def when_blocks_use(name: str) -> Effect:
+    """Return the effect of a parameter that shapes all blocks of convolutions, where they are not given one by one."""
+
+    def holds(values: Values, models: Models) -> bool:
+        uses = models.get(str(values["model"])).uses
+        return name in uses and (values["block_channels"] is None or "block_channels" not in uses)
+
+    return Effect("the model uses it, block_channels is not given", ("model", "block_channels"), holds)
+
+
 def when_numbers_are_embedded(name: str, kind: str | None = None) -> Effect:
     """Return the effect of a parameter of numeric embeddings: of one kind, or of all."""
 
@@ -101,6 +114,13 @@ def when_numbers_are_embedded(name: str, kind: str | None = None) -> Effect:
 
     text = f"numeric_embedding is {kind or 'given'}"
     return Effect(f"the model uses it, {text}", ("model", "numeric_embedding"), holds)
+
+
+def when_augmented_by(name: str) -> Effect:
+    """Return the effect of a parameter of one of the changes that `augment` names."""
+    return Effect(
+        f"augment has {name}", ("augment",), lambda v, _: v["augment"] is not None and name in v["augment"].split("+")
+    )
 
 
 def when_optimizer_takes(name: str) -> Effect:
@@ -164,6 +184,11 @@ WHEN_IMPROVEMENTS_COUNT = Effect(
     "patience is on, or schedule is reduce_on_plateau",
     ("patience", "schedule"),
     lambda v, _: v["patience"] > 0 or v["schedule"] == "reduce_on_plateau",
+)
+WHEN_INPUTS_ARE_SCALED = Effect(
+    "the model's samples are not whole numbers",
+    ("model",),
+    lambda v, models: not models.get(str(v["model"])).integers,
 )
 # Of a constant that the data set decides; it is shown where it says something.
 WHEN_TASK_IS_OTHER = Effect("it is not classification", (), lambda v, _: v["task"] != "classification")
