@@ -105,8 +105,8 @@ PARAMETER_ALIASES: Mapping[str, tuple[str, ...]] = _spell(
     }
 )
 
-# Words that look like one of our parameters and have another unit or another meaning, with what to do about it.
-NEAR_MISSES: Mapping[str, tuple[str, str]] = {
+# Words that look like one of our parameters: which one, unless its unit is another in any case, and what they can mean.
+NEAR_MISSES: Mapping[str, tuple[str | None, str]] = {
     "gamma": ("gamma", "it may be a schedule's factor, a discount or a focal loss's exponent"),
     "l2": ("weight_decay", "a penalty l2 * w**2 has twice the gradient of weight_decay"),
     "l2reg": ("weight_decay", "a penalty l2 * w**2 has twice the gradient of weight_decay"),
@@ -122,16 +122,16 @@ NEAR_MISSES: Mapping[str, tuple[str, str]] = {
     "gradientclipping": ("gradient_clip", "ours limits the norm of the gradient, and not its values"),
     "clip": ("gradient_clip", "ours limits the norm of the gradient, and not its values"),
     "clipvalue": ("gradient_clip", "ours limits the norm of the gradient, and not its values"),
-    "keepprob": ("dropout", "dropout is 1 - keep_prob"),
-    "steps": ("epochs", "it counts steps, or something else, and not passes over the data"),
-    "iterations": ("epochs", "it counts steps, or something else, and not passes over the data"),
-    "maxsteps": ("epochs", "it counts steps, or something else, and not passes over the data"),
+    "keepprob": (None, "it is 1 - dropout"),
+    "steps": (None, "it counts steps, or something else, and not passes over the data"),
+    "iterations": (None, "it counts steps, or something else, and not passes over the data"),
+    "maxsteps": (None, "it counts steps, or something else, and not passes over the data"),
     "perdevicetrainbatchsize": ("batch_size", "it is of one device, before accumulation"),
 }
 
 # Bounds within which a word is ours, where it has other meanings outside them: Adam's epsilon is tiny, the epsilon
 # of a greedy policy or of an adversarial attack is not.
-SYNONYM_BOUNDS: Mapping[str, tuple[float, float]] = {"epsilon": (0.0, 0.01), "label_smoothing": (0.0, 0.5)}
+SYNONYM_BOUNDS: Mapping[str, tuple[float, float]] = {"epsilon": (0.0, 0.01)}
 
 # Words by which a search is of another kind of learning, where the same words mean other things: `epochs` of PPO are
 # passes over a rollout, `gamma` is a discount, `batch_size` is drawn from a replay buffer.
@@ -284,6 +284,9 @@ METRIC_ALIASES: Mapping[str, str] = {
     "r2": "val_r2",
     "f1": "val_f1_macro",
     "valf1": "val_f1_macro",
+    "f1score": "val_f1_macro",
+    "valf1score": "val_f1_macro",
+    "validationf1": "val_f1_macro",
     "auc": "val_roc_auc",
     "valauc": "val_roc_auc",
     "rocauc": "val_roc_auc",

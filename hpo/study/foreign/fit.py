@@ -7,7 +7,7 @@ parameter does not fit, and nothing is made of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +19,17 @@ from hpo.errors import ConfigError, DefinitionError
 from hpo.study.foreign.search import Computed, Constant, ForeignDomain, Range
 from hpo.utils.text import shorten
 
-__all__ = ["Fit", "OtherMeaningError", "OutsideBoundsError", "fit_domain", "translate"]
+__all__ = ["Fit", "OtherMeaningError", "OutsideBoundsError", "UnknownValueError", "fit_domain", "translate"]
 
-Translate = Callable[[Any], Value]
+OPEN = 1e-6  # part of a range that is left out at an end that a parameter cannot have
 
 
 class OtherMeaningError(DefinitionError):
     """Values of another type than a parameter of ours has: the name means something else."""
+
+
+class UnknownValueError(ConfigError):
+    """Text that is none of a parameter's values."""
 
 
 class OutsideBoundsError(DefinitionError):
@@ -125,13 +129,14 @@ def _translate_text(parameter: Parameter, value: Any, known: list[str]) -> Any:
             return ours
     if not isinstance(value, str):
         raise OtherMeaningError(f"{shorten(value)} is no text")
-    raise ConfigError(f"{shorten(value)}: has no equivalent among the values of {parameter.name}")
+    raise UnknownValueError(shorten(value))
 
 
 def _fit_values(parameter: Parameter, values: Any, renames: Mapping[str, str]) -> Fit:
     ours: dict[tuple[type, Value], Value] = {}
     translations, reasons = [], []
     others: list[OtherMeaningError] = []
+    unknown: list[str] = []
     for value in values:
         try:
             fitting = translate(parameter, value, renames)
@@ -139,16 +144,26 @@ def _fit_values(parameter: Parameter, values: Any, renames: Mapping[str, str]) -
         except OtherMeaningError as error:
             others.append(error)
             continue
+        except UnknownValueError as error:
+            unknown.append(str(error))
+            continue
         except ConfigError as error:
             reasons.append(str(error))
             continue
         ours.setdefault((type(fitting), fitting), fitting)
         if isinstance(value, str) and parameter.kind is str and value != fitting:
             translations.append(f"{value} -> {spell_value(fitting)}")
-    if others and not ours and not reasons:
+    if others and not ours and not reasons and not unknown:
         raise others[0]
+    count = len(reasons) + len(others) + len(unknown)
     reasons += [str(error) for error in others]
-    if 2 * len(reasons) > len(values):
+    if unknown:
+        verb = "have" if len(unknown) > 1 else "has"
+        reasons.append(
+            f"{', '.join(unknown)} {verb} no equivalent among the values of {parameter.name}; name one with --rename "
+            f"{parameter.name}.VALUE=OURS"
+        )
+    if 2 * count > len(values):
         raise OutsideBoundsError("; ".join(dict.fromkeys(reasons)))
     literals = [_written(parameter, each) for each in ours.values()]
     return Fit(literals, tuple(f"left out: {each}" for each in dict.fromkeys(reasons)), tuple(translations))
@@ -186,7 +201,7 @@ def _fit_range(parameter: Parameter, domain: Range) -> Fit:
     cut_low, cut_high = _cut(parameter, low, high, step)
     if cut_low > cut_high or 2 * _width(cut_low, cut_high, domain.log) < _width(low, high, domain.log):
         raise OutsideBoundsError(f"{domain.low:g} to {domain.high:g} is out of bounds, must be {parameter.bounds}")
-    if _differs(cut_low, low) or _differs(cut_high, high):
+    if _width(cut_low, cut_high, log=False) < (1 - 3 * OPEN) * (high - low):
         notes.append(f"{low:g} to {high:g} is cut to its bounds, {parameter.bounds}")
     high = cut_high if step is None else _last_step(cut_low, cut_high, step)
     if cut_low == high:
@@ -201,12 +216,12 @@ def _cut(parameter: Parameter, low: float, high: float, step: float | None) -> t
     if parameter.low is not None and (low < parameter.low or (low == parameter.low and parameter.low_open)):
         least = parameter.low
         if parameter.low_open:
-            least = least + 1 if whole else math.nextafter(least, math.inf)
+            least = least + 1 if whole else least + OPEN * (high - low)
         low = least if step is None else low + step * math.ceil((least - low) / step)
     if parameter.high is not None and (high > parameter.high or (high == parameter.high and parameter.high_open)):
         high = parameter.high
         if parameter.high_open:
-            high = high - 1 if whole else math.nextafter(high, -math.inf)
+            high = high - 1 if whole else high - OPEN * (high - low)
     return (int(low), int(high)) if whole else (float(low), float(high))
 
 
@@ -220,8 +235,3 @@ def _width(low: float, high: float, log: bool) -> float:
     if low > high:
         return 0.0
     return math.log(high / low) if log and low > 0 else high - low
-
-
-def _differs(a: float, b: float) -> bool:
-    """Return whether a cut is worth a note: an open end, moved to the next number, is none."""
-    return not math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-300)

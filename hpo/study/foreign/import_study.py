@@ -73,7 +73,7 @@ def map_search(search: ForeignSearch, path: Path, options: ImportOptions) -> Imp
     mapper = ParameterMapper(replace_parameters(search, searched), options.renames, options.sets)
     outcomes = mapper.map()
     parameters, doubles = join_parameters(outcomes)
-    refusals += [each.why for each in [*outcomes, *doubles] if each.refused]
+    refusals += [f"{each.label()}: {each.why}" for each in [*outcomes, *doubles] if each.refused]
     for each in outcomes:
         study.mappings += filter(None, [each.line()])
     study.notes += describe(outcomes)
@@ -112,13 +112,13 @@ def _names_data(parameter: ForeignParameter, options: ImportOptions) -> bool:
 
 def _add_dataset(study: ImportedStudy, data: Sequence[ForeignParameter], options: ImportOptions) -> Iterator[str]:
     """Add the data set that is named; yield a refusal where there is none."""
-    asked = "name the data set: --dataset mnist, a file, a folder of images, …"
+    asked = "name it with --dataset: mnist, a file, a folder of images, …"
     if options.dataset is not None:
         study.table["dataset"] = options.dataset
         study.mappings += [f"{each.name} -> the data set that --dataset names" for each in data]
         return
     if not data:
-        yield f"data: the file names none, and none is assumed; {asked}"
+        yield f"no data set: the file names none, and none is assumed; {asked}"
         return
     domain = data[0].domain
     names = domain.values if isinstance(domain, Choices) else (getattr(domain, "value", None),)
@@ -138,7 +138,11 @@ def _note_defaults(study: ImportedStudy) -> None:
     from hpo.config.trial_config import all_parameters
 
     table = all_parameters()
-    if left := [f"{name} = {table[name].default}" for name in OPEN if name not in study.table["parameters"]]:
+    parameters = study.table["parameters"]
+    if "schedule" in parameters and not {"final_learning_rate", "final_learning_rate_ratio"} & set(parameters):
+        ratio = table["final_learning_rate_ratio"].default
+        study.notes.append(f"schedules that decay end at {ratio} of learning_rate; --set final_learning_rate_ratio=…")
+    if left := [f"{name} = {table[name].default}" for name in OPEN if name not in parameters]:
         study.notes.append(f"the file says nothing of these, and ours are used: {', '.join(left)}; --set changes them")
 
 
@@ -163,7 +167,7 @@ def _refuse(study: ImportedStudy, refusals: list[str], outcomes: Sequence[Outcom
             f"{count} refused: {refusals[0]}" if len(refusals) == 1 else f"{count} refused, each on a line above"
         )
     if reasons:
-        lines = [*(f"note: {note}" for note in study.notes), *(refusals if len(refusals) > 1 else ())]
+        lines = [*(f"note: {note}" for note in describe(outcomes)), *(refusals if len(refusals) > 1 else ())]
         raise ImportRefusedError("; ".join(reasons), lines)
 
 

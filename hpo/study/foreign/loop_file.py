@@ -15,7 +15,7 @@ from hpo.config.builtin_metrics import BUILTIN_METRICS
 from hpo.config.choices import Direction
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DefinitionError, RequestError
-from hpo.study.foreign.imported import ImportedStudy, ImportOptions, comment, name_study, valid_name
+from hpo.study.foreign.imported import ImportedStudy, ImportOptions, comment, name_study
 from hpo.study.foreign.loop_fields import LoopField, iterate_lines, make_fields, write
 from hpo.study.foreign.readers import read_search
 from hpo.study.foreign.search import Computed, ForeignSearch, Goal
@@ -48,17 +48,18 @@ def import_loop(path: Path, loop: Path, options: ImportOptions) -> ImportedStudy
         raise RequestError(f"--loop {loop}: {loop.stem} is a model of ours; choose another name")
     search = read_search(path)
     try:
-        return _make_loop(search, path, loop.stem, options)
+        return _make_loop(search, path.name, loop.stem, options)
     except RequestError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _make_loop(search: ForeignSearch, path: Path, name: str, options: ImportOptions) -> ImportedStudy:
+def _make_loop(search: ForeignSearch, source: str, name: str, options: ImportOptions) -> ImportedStudy:
     fields = make_fields(search)
     count = len(search.parameters)
     study = ImportedStudy(search.tool, notes=list(search.notes), about=search.about, kept=count, total=count)
     table = study.table
-    table["name"] = name_study(search) or valid_name(path.stem) or name
+    if (named := name_study(search)) is not None:
+        table["name"] = named
     if options.dataset is not None:
         table["dataset"] = options.dataset
     metrics = _name_metrics(search, study)
@@ -77,7 +78,7 @@ def _make_loop(search: ForeignSearch, path: Path, name: str, options: ImportOpti
     study.mappings = [f"{each.theirs.name} -> {each.name}" for each in fields if each.theirs.name != each.name]
     study.notes += [f"{each.theirs.name}: {each.note}" for each in fields if each.note]
     _note_pruner(study, fields)
-    study.loop = "\n".join(_write(search, path.name, name, fields, metrics)) + "\n"
+    study.loop = "\n".join(_write(search, source, name, fields, metrics)) + "\n"
     return study
 
 

@@ -55,8 +55,14 @@ class Outcome:
         """Return the mapping as `theirs -> ours`; None where neither name nor values change."""
         if self.fit is None or (self.theirs.name == self.ours and not self.fit.translations):
             return None
-        values = f" ({', '.join(self.fit.translations)})" if self.fit.translations else ""
-        return f"{self.theirs.name} -> {self.ours}{values}"
+        values = ", ".join(self.fit.translations)
+        if self.theirs.name == self.ours:
+            return f"{self.ours}: {values}"
+        return f"{self.theirs.name} -> {self.ours}{values and f' ({values})'}"
+
+    def label(self) -> str:
+        """Return the name, and ours where it is another."""
+        return self.theirs.name if self.ours in (None, self.theirs.name) else f"{self.theirs.name} -> {self.ours}"
 
 
 def describe(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -69,7 +75,7 @@ def describe(outcomes: Sequence[Outcome]) -> Iterator[str]:
         if each.why and not each.refused:
             absent.setdefault(each.why, []).append(each.theirs.name)
     for why, names in absent.items():
-        yield f"{', '.join(names)}: no place here, and left out: {why}"
+        yield f"{', '.join(names)}: left out: {why}"
 
 
 def split_name(parameter: ForeignParameter) -> tuple[list[str], str]:
@@ -114,15 +120,15 @@ def models_of(search: ForeignSearch, sets: Mapping[str, Any], renames: Mapping[s
         values = [domain.value] if isinstance(domain, Constant) else getattr(domain, "values", ())
         for value in values:
             try:
-                names.append(str(translate(parameter, value, value_renames(each, renames))))
+                names.append(str(translate(parameter, value, value_renames(each, renames, "model"))))
             except RequestError:
                 continue
     return list(dict.fromkeys(names)) or ["mlp"]
 
 
-def value_renames(parameter: ForeignParameter, renames: Mapping[str, str]) -> dict[str, str]:
-    """Return the renames of a parameter's values: of `optimizer.Lion=adamw`, Lion."""
-    beginnings = (f"{split_name(parameter)[1]}.", f"{parameter.name}.")
+def value_renames(parameter: ForeignParameter, renames: Mapping[str, str], ours: str) -> dict[str, str]:
+    """Return the renames of a parameter's values, by its name, theirs or ours: of `optimizer.Lion=adamw`, Lion."""
+    beginnings = (f"{ours}.", f"{split_name(parameter)[1]}.", f"{parameter.name}.")
     return {
         theirs.removeprefix(beginning): ours
         for beginning in beginnings
@@ -182,9 +188,10 @@ class ParameterMapper:
         return is_context(container, name, self.table[name].group)
 
     def _explain_absence(self, theirs: ForeignParameter, last: str) -> str:
-        if (near := NEAR_MISSES.get(canonical(last))) is not None:
-            return f"{near[1]}; if it is that, --rename {theirs.name}={near[0]}"
-        return f"it has no equivalent; name one with --rename {theirs.name}=OURS"
+        ours, meaning = NEAR_MISSES.get(canonical(last), (None, ""))
+        if ours in self.table:
+            return f"{meaning}; if your code means {ours}, --rename {theirs.name}={ours}"
+        return meaning or "no equivalent; name one with --rename THEIRS=OURS"
 
     def _try(self, theirs: ForeignParameter, names: Sequence[str], *, renamed: bool = False) -> Outcome:
         """Return the outcome for the first parameter of ours that has the type of the values, and that matters."""
@@ -195,7 +202,7 @@ class ParameterMapper:
                 reasons.append(f"the model {models} does not use {name}; --set model=… chooses another")
                 continue
             try:
-                fit = fit_domain(self.table[name], theirs.domain, value_renames(theirs, self.renames))
+                fit = fit_domain(self.table[name], theirs.domain, value_renames(theirs, self.renames, name))
             except OtherMeaningError as error:
                 reasons.append(str(error))
             except OutsideBoundsError as error:
@@ -203,7 +210,7 @@ class ParameterMapper:
                 if is_synonym and self.table[name].kind in (int, float, list):
                     reasons.append(f"it is no {name} of ours: {error}")
                     continue
-                return Outcome(theirs, name, why=f"{theirs.name} -> {name}: {error}", refused=True)
+                return Outcome(theirs, name, why=str(error), refused=True)
             else:
                 return Outcome(theirs, name, fit)
         return Outcome(theirs, why=reasons[0])
@@ -218,7 +225,7 @@ class ParameterMapper:
             if parent is None or parent.ours is None or not parent.kept:
                 why = f"it exists only under a value of {name}, which has no place"
                 return Outcome(outcome.theirs, why=why)
-            renames = value_renames(parent.theirs, self.renames)
+            renames = value_renames(parent.theirs, self.renames, parent.ours)
             try:
                 ours = [translate(self.table[parent.ours], value, renames) for value in values]
             except (OtherMeaningError, ConfigError) as error:
@@ -241,7 +248,7 @@ def join_parameters(outcomes: Sequence[Outcome]) -> tuple[dict[str, Any], list[O
     for ours, group in grouped.items():
         if len(group) > 1 and not all(each.when for each in group):
             names = [each.theirs.name for each in group]
-            why = f"{', '.join(names[1:])} -> {ours}: {names[0]} is that already; --rename one, or --leave-out it"
+            why = f"{names[0]} is {ours} already; --rename one, or --leave-out it"
             refused.append(replace(group[1], fit=None, why=why, refused=True))
             continue
         literals = [_longhand(each) for each in group]

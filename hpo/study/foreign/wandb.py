@@ -60,7 +60,8 @@ def read_sweep(document: object, _path: Path) -> ForeignSearch:
     if "scheduler" in document:
         notes.append("scheduler: its code decides the search there; here the study's sampler does")
     if ignored := [key for key in IGNORED_KEYS if key in document]:
-        notes.append(f"{', '.join(ignored)}: they say how runs are started; here hpo launch and hpo worker do that")
+        say = "they say" if len(ignored) > 1 else "it says"
+        notes.append(f"{', '.join(ignored)}: {say} how runs are started; here hpo launch and hpo worker do that")
     return ForeignSearch(
         tool=TOOL,
         parameters=tuple(_read_parameters(specs, ())),
