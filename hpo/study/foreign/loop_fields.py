@@ -65,7 +65,8 @@ def make_fields(search: ForeignSearch) -> list[LoopField]:
     by_name: dict[str, str] = {}
     for parameter, name in zip(parameters, names, strict=True):
         by_name.setdefault(parameter.name, name)
-    encoded = {each.name for each in parameters if _is_encoded(_values(each.domain))}
+    listed = [each for each in parameters if not isinstance(each.domain, Range)]
+    encoded = {each.name for each in listed if _is_encoded(_values(each.domain))}
     fields = []
     for parameter, name in zip(parameters, names, strict=True):
         when = {

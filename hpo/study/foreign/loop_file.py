@@ -205,8 +205,13 @@ def as_parameters(written: dict[str, Any]) -> dict[str, Any]:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None:
             parameters[name] = {encoded}
-    return parameters
+    return {returned}
 """
+HELD = """{
+        name: value
+        for name, value in parameters.items()
+        if all(parameters.get(parent) in values for parent, values in CONDITIONS.get(name, {}).items())
+    }"""
 CONDITION = """        conditions = CONDITIONS.get(name, {})
         if any(getattr(config, parent) not in values for parent, values in conditions.items()):
             continue
@@ -235,6 +240,7 @@ def _write_names(fields: Sequence[LoopField]) -> Iterator[str]:
             condition=CONDITION if conditions else "",
             decoded="json.loads(value) if name in ENCODED else value" if encoded else "value",
             encoded="json.dumps(value) if name in ENCODED else value" if encoded else "value",
+            returned=HELD if conditions else "parameters",
         )
         .splitlines()
     )

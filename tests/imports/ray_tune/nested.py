@@ -17,6 +17,8 @@ def train(config):
     tune.report({"val_accuracy": config["model"]["dropout"]})
 
 
-tune.Tuner(
+tuner = tune.Tuner(
     train, param_space=search_space, tune_config=tune.TuneConfig(metric="val_accuracy", mode="max", num_samples=20)
-).fit()
+)
+if __name__ == "__main__":
+    tuner.fit()

@@ -19,11 +19,18 @@ scheduler = PopulationBasedTraining(
         "batch_size": [32, 64, 128],
     },
 )
-tune.run(
-    train,
-    config={"lr": 0.01, "momentum": 0.9, "batch_size": 64, "optimizer": "momentum", "depth": tune.choice([1, 2, 3])},
-    scheduler=scheduler,
-    num_samples=8,
-    metric="val_accuracy",
-    mode="max",
-)
+if __name__ == "__main__":
+    tune.run(
+        train,
+        config={
+            "lr": 0.01,
+            "momentum": 0.9,
+            "batch_size": 64,
+            "optimizer": "momentum",
+            "depth": tune.choice([1, 2, 3]),
+        },
+        scheduler=scheduler,
+        num_samples=8,
+        metric="val_accuracy",
+        mode="max",
+    )
