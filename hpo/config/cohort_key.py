@@ -71,6 +71,8 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
         return "stacked convolutions are no faster"
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"
+    if config.averages_weights and config.normalises:
+        return "batch normalisation of averaged weights is measured one model at a time"
     if values.get("precision") == "float16":
         return "float16 scales each model's losses in steps of its own"
     return None
@@ -79,11 +81,11 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
 def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
     """Return a key that is equal for trials that a single run, to the largest of their `epochs`, can train.
 
-    They differ in `epochs` alone; under a schedule or a warm-up not even in that, for there the learning rates depend
-    on the number of epochs.
+    They differ in `epochs` alone; under a schedule, a warm-up or `swa` not even in that, for there the learning rates,
+    or which epochs are averaged, depend on the number of epochs.
     """
     values = config.effective()
-    if config.schedule == "constant" and not config.warmup:
+    if config.schedule == "constant" and not config.warmup and config.averaging != "swa":
         values = {name: value for name, value in values.items() if name != "epochs"}
     return tuple(values.items())
 

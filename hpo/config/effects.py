@@ -29,6 +29,7 @@ __all__ = [
     "when_numbers_are_embedded",
     "when_optimizer_takes",
     "when_shape_uses",
+    "when_weights_are_averaged",
 ]
 
 Values = Mapping[str, Any]
@@ -105,6 +106,15 @@ def when_optimizer_takes(name: str) -> Effect:
     """Return the effect of a parameter that some optimizers take."""
     takers = ", ".join(key for key, optimizer in OPTIMIZERS.items() if optimizer.takes(name))
     return Effect(f"optimizer is one of {takers}", ("optimizer",), lambda v, _: OPTIMIZERS[v["optimizer"]].takes(name))
+
+
+def when_weights_are_averaged(kind: str) -> Effect:
+    """Return the effect of a parameter of one kind of weight averaging."""
+    return Effect(
+        f"weight_averaging is {kind}",
+        ("optimizer", "weight_averaging"),
+        lambda v, _: v["weight_averaging"] == kind and OPTIMIZERS[v["optimizer"]].takes("weight_averaging"),
+    )
 
 
 @cache
