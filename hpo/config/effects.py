@@ -34,6 +34,7 @@ __all__ = [
     "when_schedule_takes",
     "when_shape_uses",
     "when_warmed_up_by",
+    "when_weights_are_averaged",
 ]
 
 Values = Mapping[str, Any]
@@ -127,6 +128,15 @@ def when_optimizer_takes(name: str) -> Effect:
     """Return the effect of a parameter that some optimizers take."""
     takers = ", ".join(key for key, optimizer in OPTIMIZERS.items() if optimizer.takes(name))
     return Effect(f"optimizer is one of {takers}", ("optimizer",), lambda v, _: OPTIMIZERS[v["optimizer"]].takes(name))
+
+
+def when_weights_are_averaged(kind: str) -> Effect:
+    """Return the effect of a parameter of one kind of weight averaging."""
+    return Effect(
+        f"weight_averaging is {kind}",
+        ("optimizer", "weight_averaging"),
+        lambda v, _: v["weight_averaging"] == kind and OPTIMIZERS[v["optimizer"]].takes("weight_averaging"),
+    )
 
 
 @cache
