@@ -52,12 +52,12 @@ def test_the_lines_of_plain_torch_make_the_same_model(config: TrialConfig) -> No
     torch.testing.assert_close(again.eval()(x), model(x.clone()))
 
 
-RESIDUAL = {"model": "cnn", "block_channels": "4-6-8-8", "residual": True, "batch_norm": True, "activation": "prelu"}
+RESIDUAL = {"model": "cnn", "block_channels": "4-6", "kernel_size": 4, "residual": True, "activation": "gelu"}
 VIT = {"model": "vit", "width": 8, "heads": 2, "activation": "mish"}
 
 
 @pytest.mark.parametrize(
-    "config", [CONFIGS[0], CONFIGS[-2], CONFIGS[-1], TrialConfig(**RESIDUAL), TrialConfig(**VIT)], ids=str
+    "config", [CONFIGS[0], CONFIGS[-2], TrialConfig(**RESIDUAL), TrialConfig(**VIT)], ids=str
 )
 def test_onnxruntime_says_what_torch_says_for_any_number_of_samples(config: TrialConfig, tmp_path: Path) -> None:
     model, path = trained(config), tmp_path / "model.onnx"
