@@ -14,6 +14,7 @@ from typing import Literal
 
 __all__ = [
     "ACTIVATIONS",
+    "AUGMENTATIONS",
     "INITIALISATIONS",
     "LOSSES",
     "OPTIMIZERS",
@@ -86,6 +87,8 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
         ),
     }
 )
+
+AUGMENTATIONS = ("flip", "crop", "cutout", "randaugment")
 
 ACTIVATIONS: Mapping[str, str] = MappingProxyType(
     {

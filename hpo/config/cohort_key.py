@@ -5,6 +5,7 @@ Study and training compare them.
 
 from __future__ import annotations
 
+from hpo.config.augmentation import augmentation_key
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig, all_parameters
 
@@ -31,7 +32,7 @@ UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a s
 
 def batch_key(config: TrialConfig) -> tuple[Value, ...]:
     """Return a key that is equal for trials that see the same batches, in the same order."""
-    return tuple(getattr(config, name) for name in BATCH_PARAMETERS)
+    return *(getattr(config, name) for name in BATCH_PARAMETERS), *augmentation_key(config)
 
 
 def stack_key(config: TrialConfig, device: str = "cpu") -> tuple[Value, ...] | None:
@@ -70,6 +71,8 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
         return None if entry.stack else "its loop does not ask for stacks (stack=True)"
     if config.model in CONVOLUTIONAL and device == "cpu":
         return "stacked convolutions are no faster"
+    if entry.integers:
+        return "it takes whole numbers, and a stack computes real ones"
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"
     if values.get("precision") == "float16":

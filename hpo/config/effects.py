@@ -16,6 +16,7 @@ __all__ = [
     "WHEN_CLASSES_ARE_WEIGHTED",
     "WHEN_CROSS_ENTROPY",
     "WHEN_HUBER",
+    "WHEN_INPUTS_ARE_SCALED",
     "WHEN_RATIO_DECIDES",
     "WHEN_SCHEDULE_DECAYS",
     "WHEN_TASK_IS_OTHER",
@@ -23,6 +24,7 @@ __all__ = [
     "Effect",
     "Values",
     "restrict_to_loops",
+    "when_augmented_by",
     "when_blocks_use",
     "when_hidden_layers_use",
     "when_model_is",
@@ -112,6 +114,13 @@ def when_numbers_are_embedded(name: str, kind: str | None = None) -> Effect:
     return Effect(f"the model uses it, {text}", ("model", "numeric_embedding"), holds)
 
 
+def when_augmented_by(name: str) -> Effect:
+    """Return the effect of a parameter of one of the changes that `augment` names."""
+    return Effect(
+        f"augment has {name}", ("augment",), lambda v, _: v["augment"] is not None and name in v["augment"].split("+")
+    )
+
+
 def when_optimizer_takes(name: str) -> Effect:
     """Return the effect of a parameter that some optimizers take."""
     takers = ", ".join(key for key, optimizer in OPTIMIZERS.items() if optimizer.takes(name))
@@ -144,6 +153,11 @@ WHEN_RATIO_DECIDES = Effect(
 )
 WHEN_WARMUP_IS_POSSIBLE = Effect(
     "the schedule is not one_cycle", ("schedule",), lambda v, _: SCHEDULES[v["schedule"]].takes_warmup
+)
+WHEN_INPUTS_ARE_SCALED = Effect(
+    "the model's samples are not whole numbers",
+    ("model",),
+    lambda v, models: not models.get(str(v["model"])).integers,
 )
 # Of a constant that the data set decides; it is shown where it says something.
 WHEN_TASK_IS_OTHER = Effect("it is not classification", (), lambda v, _: v["task"] != "classification")

@@ -49,7 +49,7 @@ class AllowedNames:
 
 @dataclass(frozen=True)
 class Separator:
-    """Text between the numbers of a list that is written as one text."""
+    """Text between the numbers or names of a list that is written as one text."""
 
     text: str
 
@@ -79,7 +79,7 @@ class Parameter:
         pattern: regular expression that a text must match.
         optional: whether None is valid.
         effect: when it matters.
-        separator: joins the numbers of a list that is given for a text.
+        separator: joins the numbers or names of a list that is given for a text.
         annotation: type of a list, such as `list[int]`.
         domain: the domain that its field declares, which contains all of its values.
         implied: whether its default goes without saying, so that configurations from before there was the parameter
@@ -175,7 +175,7 @@ class Parameter:
     def _convert(self, value: object) -> Value:
         if self.kind is list:
             return self._convert_list(value)
-        if self.separator is not None and isinstance(value, list | tuple) and all(type(each) is int for each in value):
+        if self.separator is not None and isinstance(value, list | tuple) and {*map(type, value)} <= {int, str}:
             value = self.separator.join(map(str, value))
         must = f"must be {ARTICLES[self.kind]}, not {type(value).__name__}{self._hint(value)}"
         wrong = ConfigError(f"{self.name} = {shorten(value)}: {must}")

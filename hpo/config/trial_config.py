@@ -161,6 +161,11 @@ class TrialConfig(
         return self._models.get(self.model).reconstructs
 
     @property
+    def integers(self) -> bool:
+        """True if the model's samples are whole numbers, which are not scaled."""
+        return self._models.get(self.model).integers
+
+    @property
     def _profile(self) -> tuple[int, ...]:
         if self.widths is not None:
             return tuple(int(width) for width in self.widths.split("-"))
@@ -217,6 +222,9 @@ def _check_combination(values: Values, models: Models) -> None:
         raise ConfigError(f"schedule = '{values['schedule']}': its final learning rate must be above 0, but got 0")
     if values["validation"] >= 1 and values["validation"] != int(values["validation"]):
         raise ConfigError(f"validation = {values['validation']}: from 1 on it is a count, and must be a whole number")
+    names = (values["augment"] or "").split("+")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"augment = '{values['augment']}': has {twice[0]} twice; keep one of them")
     own = _own_parameters()
     if all(values[name] and own[name].effect.holds(values, models) for name in ("batch_norm", "layer_norm")):
         raise ConfigError(

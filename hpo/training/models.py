@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,7 @@ from hpo.utils.text import shorten, summarize_error
 __all__ = ["Autoencoder", "autoencoder", "build_model", "mlp", "parameter_count", "restore_model"]
 
 Shape = tuple[int, ...]
+TAKES_INTEGERS = re.compile(r"scalar types?: Long, Int|must be one of.*(int64|long)|index.*must be", re.IGNORECASE)
 
 
 def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
@@ -46,7 +48,7 @@ def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
         model = _make_module(config, shape, classes)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model '{config.model}': its function returns no nn.Module but {type(model).__name__}")
-        _probe(model, config.model, shape, count_outputs(config, shape, classes))
+        _probe(model, config, shape, count_outputs(config, shape, classes))
         if "init" in entry.uses:
             _initialise(model, config.init)
     # On the CPU, 2.1 times as fast for the CNN 32-64 (62 to 29 ms a step on 2 cores at batch 128). Only for our own
@@ -165,16 +167,19 @@ def autoencoder(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:  
     return Autoencoder(config.model_copy(update={"batch_norm": False}), math.prod(shape))  # which it does not use
 
 
-def _probe(model: nn.Module, name: str, shape: Shape, classes: int) -> None:
+def _probe(model: nn.Module, config: TrialConfig, shape: Shape, classes: int) -> None:
     """Try the model on two samples: its outputs must fit, and lazy layers take their size before initialisation."""
+    name, number = config.model, torch.int64 if config.integers else torch.float32
     model.eval()
     try:
         with torch.no_grad():
-            outputs: Any = model(torch.zeros(2, *shape))
+            outputs: Any = model(torch.zeros(2, *shape, dtype=number))
     except Exception as error:  # a model of the user's can raise anything
         if is_out_of_memory(error):
             raise
         why = summarize_error(error)
+        if not config.integers and TAKES_INTEGERS.search(why):
+            why += "; if its samples are whole numbers, such as token ids, register it with integers=True"
         raise ConfigError(f"model '{name}': cannot take samples of shape {shape}: {why}") from error
     actual = tuple(getattr(outputs, "shape", ()))
     if actual != (2, classes):

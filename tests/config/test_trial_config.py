@@ -11,7 +11,8 @@ from hpo.errors import ConfigError, RegistryError
 from hpo.space import Space
 
 DESIGN_TABLE = """
-validation split_seed input_scaling numeric_scaling task
+validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size
+randaugment_operations randaugment_magnitude
 model activation init dropout batch_norm layer_norm depth width parameter_budget
 width_profile widths hidden_factor residual_dropout embedding_factor numeric_embedding numeric_embedding_size
 periodic_frequencies periodic_sigma numeric_bins latent_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hpo.config.augmentation import check_augmentation
 from hpo.config.image_size import check_image
 from hpo.config.model_size import count_dense_parameters, count_outputs
 from hpo.config.trial_config import TrialConfig
@@ -32,7 +33,8 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
     A data set that the user has registered is known only when it is loaded, and passes.
 
     Raises:
-        ConfigError: `validation` leaves either split without samples; the model needs images, or larger ones; its
+        ConfigError: `validation` leaves either split without samples; the model needs images, or larger ones,
+            or its augmentation does; its
             `parameter_budget` is too small for layers of one unit.
     """
     if dataset.samples is not None:
@@ -45,6 +47,7 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
         _check_budget(config, dataset.shape)
     if dataset.shape is not None:
         check_image(config, dataset.shape)
+        check_augmentation(config, dataset.shape, dataset.name)
 
 
 def _check_budget(config: TrialConfig, shape: tuple[int, ...]) -> None:
