@@ -92,6 +92,8 @@ class TrialConfig(
         model = models.get(resolved["model"])
         if "momentum" not in values:
             resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
+        if resolved["gamma"] is None:
+            resolved["gamma"] = SCHEDULES[resolved["schedule"]].defaults.get("gamma")
         if "loss" not in values:
             resolved["loss"] = (RECONSTRUCTION_LOSSES if model.reconstructs else TASK_LOSSES[resolved["task"]])[0]
         _check_combination(resolved, models)
@@ -135,8 +137,28 @@ class TrialConfig(
         return self.seed if self.order_seed is None else self.order_seed
 
     @property
+    def batches_per_step(self) -> int:
+        """Batches of a step of the optimizer."""
+        takes = OPTIMIZERS[self.optimizer].takes("gradient_accumulation")
+        return (self.gradient_accumulation or 1) if takes else 1
+
+    @property
+    def rates_depend_on_epochs(self) -> bool:
+        """True if another number of epochs would change the learning rates of those that both have."""
+        if self.warmup_steps is None and self.warmup_epochs is None and self.warmup:
+            return True
+        fixed_by = SCHEDULES[self.schedule].fixed_by
+        return fixed_by is None or any(getattr(self, name) is None for name in fixed_by)
+
+    @property
+    def ends_at_final_rate(self) -> bool:
+        """True if the schedule decays to `final_rate`, which the step after the last has exactly."""
+        by_gamma = self.schedule == "exponential" and self.gamma is not None
+        return SCHEDULES[self.schedule].ends_at_final and not by_gamma
+
+    @property
     def final_rate(self) -> float:
-        """Learning rate one step after the last, if the schedule decays."""
+        """Learning rate one step after the last, if the schedule decays to it."""
         return (
             self.learning_rate * self.final_learning_rate_ratio
             if self.final_learning_rate is None
@@ -218,7 +240,8 @@ def _check_combination(values: Values, models: Models) -> None:
     """Check the rules that concern several parameters."""
     _check_loss(values, models)
     rate, ratio = values["final_learning_rate"], values["final_learning_rate_ratio"]
-    if SCHEDULES[values["schedule"]].final_above_zero and not (ratio if rate is None else rate):
+    decays = SCHEDULES[values["schedule"]].final_above_zero and values["gamma"] is None
+    if decays and not (ratio if rate is None else rate):
         raise ConfigError(f"schedule = '{values['schedule']}': its final learning rate must be above 0, but got 0")
     if values["validation"] >= 1 and values["validation"] != int(values["validation"]):
         raise ConfigError(f"validation = {values['validation']}: from 1 on it is a count, and must be a whole number")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hpo.config import registry
 from hpo.errors import ConfigError
+from hpo.training.batch_group import BatchGroup
 from hpo.training.losses import column_loss, loss_function, loss_target, reconstruct
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
@@ -61,7 +62,7 @@ class Learner(Protocol):
 
         Args:
             samples: the most that the epoch may have; 0 where that is not known.
-            rates: each member's learning rates at the steps to come.
+            rates: each member's learning rates at the batches to come.
             seeds: of each member's noise, where it is drawn for members; by default that of torch's global generator.
         """
 
@@ -73,6 +74,9 @@ class Learner(Protocol):
 
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None, sizes: Sequence[int] | None = None) -> None:
         """Do one optimizer step on a batch, x (n, *shape) and y (n,) or (n, columns).
+
+        Where the gradients of several batches are accumulated, the step is done with the last of them, or by
+        `end_epoch`; see `hpo.training.batch_group`.
 
         Args:
             x, y: of all members. Where they have batches of their own, these have a first dimension; see
@@ -149,6 +153,7 @@ class ModuleLearner:
         self._device = device
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self._optimizer, self._factors = self._make_optimizer()
+        self._group = BatchGroup(config) if config.batches_per_step > 1 else None
         self._precision = Precision(config, device)
         self._augment = registry.models.get(config.model).augment
         self._loss = loss_function(config)
@@ -175,11 +180,24 @@ class ModuleLearner:
             self._step_by_closure(x, y, w)
             return
         outputs, loss = self._backward(x, y, w)
-        self._precision.step(self._optimizer, self._clip if self._config.gradient_clip else None)
+        if self._group is None or self._group.whole:
+            self._update()
         self._record.add(outputs, y, loss, w)
 
-    def _clip(self) -> None:
-        nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
+    def _update(self) -> None:
+        """Do the optimizer's step along the gradients."""
+        changed = self._config.gradient_clip or self._group is not None
+        self._precision.step(self._optimizer, self._change_gradients if changed else None)
+
+    def _change_gradients(self) -> None:
+        """Make the sum of a group's gradients their mean, and clip it."""
+        if self._group is not None:
+            for parameter in self._parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self._group.correction)
+            self._group.clear()
+        if self._config.gradient_clip:
+            nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
 
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, list[float]]:
         """Return the optimizer, and the learning rate factors of its groups: one for all, or one a layer."""
@@ -201,9 +219,12 @@ class ModuleLearner:
                 ) from error
             raise
         loss = self._loss(outputs, loss_target(self._config, x, y), w)
-        for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
-            parameter.grad = None
-        self._precision.backward(loss)
+        if self._group is None or not self._group.begun:
+            for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
+                parameter.grad = None
+        self._precision.backward(loss if self._group is None else loss * self._group.share(len(y)))
+        if self._group is not None:
+            self._group.add(len(y))
         return outputs.detach(), loss.detach()
 
     def _step_by_closure(self, x: Tensor, y: Tensor, w: Tensor | None) -> None:
@@ -221,6 +242,8 @@ class ModuleLearner:
 
     def end_epoch(self) -> list[Scores]:
         """Return the mean scores of the epoch's steps; see `Learner`."""
+        if self._group is not None and self._group.begun:  # fewer batches than a group has
+            self._update()
         if isinstance(self._record, LossRecord):
             return [{"loss": self._record.mean()}]
         outputs, y, w = self._record.read()

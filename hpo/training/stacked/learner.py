@@ -17,6 +17,7 @@ from hpo.training.learner import EvalResult, Rates
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import build_model, parameter_count
 from hpo.training.precision import compute_type
+from hpo.training.schedules import rate_key
 from hpo.training.stacked.batches import BatchChoice, Feed, PaddedSamples, StackBatch
 from hpo.training.stacked.evaluation import evaluate_own, evaluate_shared
 from hpo.training.stacked.mlp import Network
@@ -189,6 +190,8 @@ class StackedLearner:
     def end_epoch(self) -> list[Scores]:
         """Return the mean scores of the epoch's steps; see `Learner`."""
         self._run_pending_steps()
+        for stack in self._stacks:
+            stack.end_epoch()
         by_number = {
             model.member.number: scores
             for stack in self._stacks
@@ -309,4 +312,4 @@ def _sort_key(model: Model) -> tuple[object, ...]:
     settings = config.learning_rate, config.schedule, config.epochs, config.beta1, config.beta2, config.weight_decay
     more = config.epsilon, config.final_rate, config.warmup, config.layer_learning_rate_decay
     depth = len(network.widths) if isinstance(network, Network) else 0
-    return -depth, config.activation, *settings, *more
+    return -depth, config.activation, *settings, *more, repr(rate_key(config))

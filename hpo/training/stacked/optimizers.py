@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hpo.config.trial_config import TrialConfig
+from hpo.training.schedules import rate_key
 
 __all__ = ["StackedOptimizer", "make_stacked_optimizer", "optimizer_family"]
 
@@ -45,7 +46,7 @@ def optimizer_family(config: TrialConfig) -> str:
     `descent` is SGD that has no state and changes no gradient.
     """
     kind = "sgd" if config.optimizer in ("sgd", "momentum", "nesterov") else config.optimizer
-    even = config.layer_learning_rate_decay == 1
+    even = config.layer_learning_rate_decay == 1 and config.batches_per_step == 1
     plain = even and not (config.momentum or config.weight_decay or config.gradient_clip)
     return "descent" if kind == "sgd" and plain else kind
 
@@ -280,8 +281,8 @@ def _adam_settings(member: tuple[TrialConfig, int]) -> tuple[object, ...]:
     """Return a key that is equal for members, each with its depth, whose steps have the same settings throughout."""
     config, depth = member
     layers = (config.layer_learning_rate_decay, depth) if config.layer_learning_rate_decay != 1 else ()
-    decays = config.schedule, config.warmup, config.final_rate, config.epochs
-    return config.beta1, config.beta2, config.weight_decay, config.epsilon, config.learning_rate, decays, layers
+    rates = rate_key(config) or object()  # which is equal to no other
+    return config.beta1, config.beta2, config.weight_decay, config.epsilon, rates, layers
 
 
 class NAdam:
