@@ -26,7 +26,7 @@ BATCH_PARAMETERS = (
     *("batch_size", "seed_of_order"),
 )
 CONVOLUTIONAL = frozenset({"cnn"})  # of our models: a CPU is no faster with several at a time, a GPU may be
-TRANSFORMERS = frozenset({"vit"})  # a stack's gain depends on their size
+TRANSFORMERS = frozenset({"vit"})  # of our models: whether a stack is faster depends on their size
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 

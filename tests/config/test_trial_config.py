@@ -8,6 +8,7 @@ from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig, all_parameters, parameter_rows
 from hpo.errors import ConfigError, RegistryError
+from hpo.space import Space
 
 DESIGN_TABLE = """
 validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size randaugment_operations
@@ -148,6 +149,19 @@ def test_hidden_widths(given: dict[str, object], widths: tuple[int, ...]) -> Non
 def test_effective_parameters_make_the_same_configuration(optimizer: str, depth: int, schedule: str) -> None:
     config = TrialConfig(optimizer=optimizer, depth=depth, schedule=schedule)
     assert TrialConfig(**config.effective()).effective() == config.effective()
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("mlp", "layer_norm"), ("cnn", "layer_norm"), ("cnn", "residual"), ("cnn", "global_pooling")]
+)
+def test_a_default_that_goes_without_saying_leaves_configurations_as_they_were(model: str, name: str) -> None:
+    config = TrialConfig(model=model)
+    assert name not in config.effective()
+    assert TrialConfig(model=model, **{name: False}).effective() == config.effective()
+    assert TrialConfig(model=model, **{name: True}).effective() == {**config.effective(), name: True}
+    assert config.effective(named=[name]) == {**config.effective(), name: False}
+    space = Space(model=model, **{name: [False, True]})
+    assert space.params(config.effective(space.domains)) == {name: False}
 
 
 class Blocks(BaseModel):
