@@ -13,7 +13,7 @@ import numpy as np
 
 from hpo.datasets.dataset import Dataset
 from hpo.datasets.leakage import find_issues
-from hpo.datasets.readers import find_path, find_reader
+from hpo.datasets.readers import find_path, read_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table_file import is_table
 from hpo.utils.text import format_number, quantity, shorten
@@ -69,8 +69,7 @@ def describe_source(name: str, source: DatasetSource | None) -> DatasetDescripti
     path, options = find_path(Path(name).expanduser()), source or DatasetSource()
     if is_table(path):
         return _describe_table(path, options)
-    reader = find_reader(path)
-    dataset = reader.read_source(path, options)
+    dataset = read_dataset(path, options)
     description = describe_dataset(dataset)
     notes = [*description.notes, *_list_issues(dataset)]
     if dataset.schema is None:

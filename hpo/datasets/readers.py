@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from hpo.datasets.dataset import Dataset
+from hpo.datasets.resize import resize_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
 from hpo.utils.files import absolute_path
 from hpo.utils.home import data_folder
 
-__all__ = ["Reader", "check_digest", "find_path", "find_reader"]
+__all__ = ["Reader", "check_digest", "find_path", "find_reader", "read_dataset"]
 
 # In the order in which they are asked; imported when they are, for some take a tenth of a second.
 MODULES = ("sklearn_sets", "hf_folder", "images", "arrays", "table")
@@ -27,7 +28,7 @@ class Reader(Protocol):
         """Return whether a path is of this kind."""
 
     def read_source(self, path: Path, source: DatasetSource) -> Dataset:
-        """Read training and validation data, and prepare the test data.
+        """Read training and validation data, and prepare the test data. Images may have another size than is asked for.
 
         Raises:
             DataError: something is wrong; one line names the file, the place, the value and what to do.
@@ -51,6 +52,15 @@ def find_reader(path: Path) -> Reader:
         f"{path}: is no data file that can be read; give a table (.csv, .tsv, .parquet, .feather, .jsonl), arrays "
         "(.npz, .npy, .safetensors, .pt), a folder of images by class, or a saved data set of Hugging Face"
     )
+
+
+def read_dataset(path: Path, source: DatasetSource) -> Dataset:
+    """Read a file or a folder: training and validation data; the test data when they are asked for.
+
+    Raises:
+        DataError: something is wrong; one line names the file, the place, the value and what to do.
+    """
+    return resize_dataset(find_reader(path).read_source(path, source), source.resize, str(path))
 
 
 def find_path(path: Path) -> Path:
