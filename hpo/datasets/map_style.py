@@ -148,7 +148,7 @@ class Samples:
         if not np.array_equal(self[0][0], self[0][0], equal_nan=True):
             log.warning(
                 "%s: sample 0 is another one each time that it is read (a random transform?); each is read once, "
-                "before training: give the parameter augment, or @hpo.model(augment=…), to change them from batch to batch",
+                "before training: the parameter augment, or @hpo.model(augment=…), changes them from batch to batch",
                 self.where,
             )
         return self.read()

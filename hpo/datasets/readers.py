@@ -17,7 +17,7 @@ from hpo.utils.home import data_folder
 __all__ = ["Reader", "check_digest", "find_path", "find_reader", "read_dataset"]
 
 # In the order in which they are asked; imported when they are, for some take a tenth of a second.
-MODULES = ("sklearn_sets", "hf_folder", "images", "arrays", "table")
+MODULES = ("sklearn_sets", "hf_folder", "cifar", "images", "arrays", "table")
 PREFIXES = ("sklearn:",)  # of names that are no paths
 
 
@@ -50,7 +50,8 @@ def find_reader(path: Path) -> Reader:
             return module
     raise DataError(
         f"{path}: is no data file that can be read; give a table (.csv, .tsv, .parquet, .feather, .jsonl), arrays "
-        "(.npz, .npy, .safetensors, .pt), a folder of images by class, or a saved data set of Hugging Face"
+        "(.npz, .npy, .safetensors, .pt), a folder of images by class, CIFAR's batches, or a saved data set "
+        "of Hugging Face"
     )
 
 

@@ -128,7 +128,7 @@ def test_batches_of_ones_own() -> None:
 
 def test_what_has_no_images_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", x=RNG.normal(size=(12, 5)), y=Y)
-    with pytest.raises(DataError, match=r"f.npz, train: resize = \[6, 10\]: is for images, but a sample has shape \(5,"):
+    with pytest.raises(DataError, match=r"train: resize = \[6, 10\]: is for images, but a sample has shape \(5,"):
         describe_source(str(tmp_path / "f.npz"), DatasetSource(resize=SIZE))
     with pytest.raises(DefinitionError, match=r"resize = \[6, 10\]: 'none' has no images"):
         make_reference({"name": "none", "resize": list(SIZE)})
