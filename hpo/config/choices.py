@@ -99,6 +99,11 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
         "gelu": "torch.nn.GELU",
         "silu": "torch.nn.SiLU",
         "leaky_relu": "torch.nn.LeakyReLU",
+        "mish": "torch.nn.Mish",  # Misra, 2019
+        "hardswish": "torch.nn.Hardswish",  # Howard et al., 2019
+        "softplus": "torch.nn.Softplus",
+        "selu": "torch.nn.SELU",  # Klambauer et al., 2017
+        "prelu": "torch.nn.PReLU",  # He et al., 2015: with a slope that each layer learns
     }
 )
 

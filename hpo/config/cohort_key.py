@@ -26,6 +26,7 @@ BATCH_PARAMETERS = (
     *("batch_size", "seed_of_order"),
 )
 CONVOLUTIONAL = frozenset({"cnn"})  # of our models: a CPU is no faster with several at a time, a GPU may be
+TRANSFORMERS = frozenset({"vit"})  # a stack's gain depends on their size
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 
@@ -52,8 +53,8 @@ def stack_key(config: TrialConfig, device: str = "cpu") -> tuple[Value, ...] | N
 
 
 def is_measured(config: TrialConfig) -> bool:
-    """Return whether a model is stacked only where a measurement shows a gain: the user's own, and convolutions."""
-    return not config._models.get(config.model).builtin or config.model in CONVOLUTIONAL
+    """Return whether a model is stacked only where a measurement shows a gain: the user's own, and those of images."""
+    return not config._models.get(config.model).builtin or config.model in CONVOLUTIONAL | TRANSFORMERS
 
 
 def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
@@ -70,6 +71,8 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
         return None if entry.stack else "its loop does not ask for stacks (stack=True)"
     if config.model in CONVOLUTIONAL and device == "cpu":
         return "stacked convolutions are no faster"
+    if entry.integers:
+        return "it takes whole numbers, and a stack computes real ones"
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"
     if values.get("precision") == "float16":

@@ -16,6 +16,7 @@ __all__ = [
     "WHEN_CLASSES_ARE_WEIGHTED",
     "WHEN_CROSS_ENTROPY",
     "WHEN_HUBER",
+    "WHEN_INPUTS_ARE_SCALED",
     "WHEN_RATIO_DECIDES",
     "WHEN_SCHEDULE_DECAYS",
     "WHEN_TASK_IS_OTHER",
@@ -24,6 +25,7 @@ __all__ = [
     "Values",
     "restrict_to_loops",
     "when_augmented_by",
+    "when_blocks_use",
     "when_hidden_layers_use",
     "when_model_is",
     "when_model_uses",
@@ -91,6 +93,16 @@ def when_shape_uses(name: str, min_depth: int = 0, *, unless_budget: bool = Fals
     )
 
 
+def when_blocks_use(name: str) -> Effect:
+    """Return the effect of a parameter that shapes all blocks of convolutions, where they are not given one by one."""
+
+    def holds(values: Values, models: Models) -> bool:
+        uses = models.get(str(values["model"])).uses
+        return name in uses and (values["block_channels"] is None or "block_channels" not in uses)
+
+    return Effect("the model uses it, block_channels is not given", ("model", "block_channels"), holds)
+
+
 def when_numbers_are_embedded(name: str, kind: str | None = None) -> Effect:
     """Return the effect of a parameter of numeric embeddings: of one kind, or of all."""
 
@@ -141,6 +153,11 @@ WHEN_RATIO_DECIDES = Effect(
 )
 WHEN_WARMUP_IS_POSSIBLE = Effect(
     "the schedule is not one_cycle", ("schedule",), lambda v, _: SCHEDULES[v["schedule"]].takes_warmup
+)
+WHEN_INPUTS_ARE_SCALED = Effect(
+    "the model's samples are not whole numbers",
+    ("model",),
+    lambda v, models: not models.get(str(v["model"])).integers,
 )
 # Of a constant that the data set decides; it is shown where it says something.
 WHEN_TASK_IS_OTHER = Effect("it is not classification", (), lambda v, _: v["task"] != "classification")

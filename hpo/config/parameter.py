@@ -24,6 +24,7 @@ from hpo.utils.text import shorten
 __all__ = [
     "AllowedNames",
     "Group",
+    "Implied",
     "Parameter",
     "Separator",
     "Value",
@@ -54,6 +55,11 @@ class Separator:
 
 
 @dataclass(frozen=True)
+class Implied:
+    """Mark of a parameter whose default goes without saying; see `Parameter.implied`."""
+
+
+@dataclass(frozen=True)
 class Parameter:
     """Named hyperparameter, a row of `hpo parameters`.
 
@@ -76,6 +82,8 @@ class Parameter:
         separator: joins the numbers or names of a list that is given for a text.
         annotation: type of a list, such as `list[int]`.
         domain: the domain that its field declares, which contains all of its values.
+        implied: whether its default goes without saying, so that configurations from before there was the parameter
+            are what they were.
     """
 
     name: str
@@ -94,6 +102,7 @@ class Parameter:
     separator: str | None = None
     annotation: Any = list
     domain: DeclaredDomain | None = None
+    implied: bool = False
 
     @property
     def type_text(self) -> str:
@@ -255,6 +264,8 @@ def _apply_metadata(row: Parameter, item: object) -> Parameter:
             return replace(row, domain=replace(item, choices=tuple(map(row.check, item.choices))))
         case Effect():
             return replace(row, effect=item)
+        case Implied():
+            return replace(row, implied=True)
     pattern = getattr(item, "pattern", None)
     return replace(row, pattern=pattern) if pattern else row
 

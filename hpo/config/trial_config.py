@@ -161,6 +161,11 @@ class TrialConfig(
         return self._models.get(self.model).reconstructs
 
     @property
+    def integers(self) -> bool:
+        """True if the model's samples are whole numbers, which are not scaled."""
+        return self._models.get(self.model).integers
+
+    @property
     def _profile(self) -> tuple[int, ...]:
         if self.widths is not None:
             return tuple(int(width) for width in self.widths.split("-"))
@@ -169,18 +174,23 @@ class TrialConfig(
         decreasing = [max(1, round(self.width * (self.depth - i) / self.depth)) for i in range(self.depth)]
         return tuple(decreasing if self.width_profile == "decreasing" else reversed(decreasing))
 
-    def effective(self, off: Container[str] = ()) -> dict[str, Value]:
+    def effective(self, named: Container[str] = ()) -> dict[str, Value]:
         """Return the parameters that have an effect under the others, in the order of the table and in plain form.
 
-        A model's own parameter that is None is `none`. Of ours those are left out, except the ones named by `off`.
+        A model's own parameter that is None is `none`. Of ours those are left out, and so are those whose default goes
+        without saying where they have it, except the ones named by `named`.
         """
         values, ours, models = self.model_dump(), _own_parameters(), self._models
-        table = all_parameters([self.model], models)
+
+        def is_said(name: str, parameter: Parameter) -> bool:
+            if values[name] is None:
+                return (name not in ours or name in named) and parameter.is_off(OFF)
+            return name in named or not (parameter.implied and values[name] == parameter.default)
+
         return {
             name: plain_value(values[name])
-            for name, parameter in table.items()
-            if (values[name] is not None or ((name not in ours or name in off) and parameter.is_off(OFF)))
-            and parameter.effect.holds(values, models)
+            for name, parameter in all_parameters([self.model], models).items()
+            if is_said(name, parameter) and parameter.effect.holds(values, models)
         }
 
     def literals(self, none: object = None) -> dict[str, Any]:
@@ -216,6 +226,13 @@ def _check_combination(values: Values, models: Models) -> None:
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"augment = '{values['augment']}': has {twice[0]} twice; keep one of them")
     own = _own_parameters()
+    if all(values[name] and own[name].effect.holds(values, models) for name in ("batch_norm", "layer_norm")):
+        raise ConfigError(
+            "batch_norm = true, layer_norm = true: a layer is normalised once; turn one of them off, in a search by "
+            "when = { batch_norm = false } at layer_norm"
+        )
+    if values["model"] == "vit" and values["depth"] and values["width"] % values["heads"]:
+        raise ConfigError(f"heads = {values['heads']}: must be a divisor of width, which is {values['width']}")
     if (values["precision"], values["optimizer"]) == ("float16", "lbfgs") and own["precision"].effect.holds(
         values, models
     ):
@@ -228,7 +245,8 @@ def _find_normalisation(values: Values, models: Models) -> str | None:
     """Return what normalises each batch, or None."""
     if values["batch_norm"] and _own_parameters()["batch_norm"].effect.holds(values, models):
         return "batch_norm"
-    return "model = 'resnet_tabular'" if values["model"] == "resnet_tabular" and values["depth"] else None
+    normalises = values["model"] == "resnet_tabular" and values["depth"] and not values["layer_norm"]
+    return "model = 'resnet_tabular'" if normalises else None
 
 
 def is_shared(name: str) -> bool:
@@ -267,7 +285,7 @@ def shared_parameters(model: ModelTraits) -> dict[str, Parameter]:
                 f"model '{model.name}': its parameter '{name}' is {declared.type_text}, but the shared one is "
                 f"{ours.type_text}"
             )
-        shared[name] = replace(ours, default=declared.default, domain=declared.domain)
+        shared[name] = replace(ours, default=declared.default, domain=declared.domain, implied=False)
     return shared
 
 

@@ -12,10 +12,11 @@ from hpo.errors import ConfigError, RegistryError
 DESIGN_TABLE = """
 validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size
 randaugment_operations randaugment_magnitude
-model activation init dropout batch_norm depth width parameter_budget
+model activation init dropout batch_norm layer_norm depth width parameter_budget
 width_profile widths hidden_factor residual_dropout embedding_factor numeric_embedding numeric_embedding_size
 periodic_frequencies periodic_sigma numeric_bins latent_size
-conv_layers channels kernel_size dense_width optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
+conv_layers channels block_channels kernel_size residual global_pooling dense_width patch_size heads
+optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
 gradient_clip layer_learning_rate_decay schedule
 final_learning_rate final_learning_rate_ratio warmup loss label_smoothing huber_delta class_weight
 batch_size epochs precision patience seed init_seed order_seed
@@ -46,6 +47,11 @@ def test_names_are_the_designs() -> None:
         ({"widths": "512,256"}, ["widths = '512,256'", "512-256"]),
         ({"schedule": "exponential", "final_learning_rate": 0.0}, ["exponential", "above 0"]),
         ({"batch_norm": True, "batch_size": 1}, ["batch_size = 1"]),
+        ({"batch_norm": True, "layer_norm": True}, ["batch_norm = true, layer_norm = true", "normalised once"]),
+        ({"model": "vit", "heads": 3}, ["heads = 3: must be a divisor of width, which is 128"]),
+        ({"model": "cnn", "conv_layers": 7}, ["conv_layers = 7", "1 <= x <= 6"]),
+        ({"model": "cnn", "block_channels": "8-x"}, ["block_channels = '8-x'", "as in 32-64-128"]),
+        ({"model": "cnn", "block_channels": [8] * 7}, ["block_channels", "as in 32-64-128"]),
     ],
 )
 def test_refusals_name_the_value_and_what_is_valid(given: dict[str, object], words: list[str]) -> None:
@@ -84,6 +90,9 @@ def test_momentum_default_follows_the_optimizer(optimizer: str, momentum: float)
         ({"depth": 1}, {"width_profile"}),
         ({"widths": "64-32"}, {"depth", "width", "width_profile"}),
         ({"model": "mlp"}, {"channels", "conv_layers", "kernel_size", "dense_width"}),
+        ({"model": "cnn", "block_channels": [8, 16]}, {"conv_layers", "channels"}),
+        ({"model": "vit", "depth": 0}, {"patch_size", "heads", "width", "hidden_factor", "activation", "dropout"}),
+        ({"model": "vit"}, {"batch_norm", "layer_norm", "channels", "residual", "width_profile"}),
         ({"model": "cnn"}, {"depth", "width", "widths", "width_profile"}),
         ({"schedule": "constant"}, {"final_learning_rate", "final_learning_rate_ratio"}),
         ({"schedule": "linear", "final_learning_rate": 0.1}, {"final_learning_rate_ratio"}),

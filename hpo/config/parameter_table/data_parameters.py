@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from hpo.config.choices import AUGMENTATIONS, TASKS
-from hpo.config.effects import WHEN_TASK_IS_OTHER, when_augmented_by
+from hpo.config.effects import WHEN_INPUTS_ARE_SCALED, WHEN_TASK_IS_OTHER, when_augmented_by
 from hpo.config.parameter import AllowedNames, Group, Separator
 
 __all__ = ["DataParameters"]
@@ -37,6 +37,7 @@ class DataParameters(BaseModel):
         AllowedNames(("standard", "unit", "symmetric")),
         Field(description="standard: mean 0, standard deviation 1; unit: 0 to 1; symmetric: -1 to 1"),
         Group("data"),
+        WHEN_INPUTS_ARE_SCALED,
     ] = "standard"
     numeric_scaling: Annotated[
         str | None,
@@ -46,6 +47,7 @@ class DataParameters(BaseModel):
             "1 apart; quantile: normally distributed by rank"
         ),
         Group("data"),
+        WHEN_INPUTS_ARE_SCALED,
     ] = None
     task: Annotated[
         str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from hpo.config.augmentation import check_augmentation
+from hpo.config.image_size import check_image
 from hpo.config.model_size import count_dense_parameters, count_outputs
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
@@ -45,14 +46,8 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
     if dataset.shape is not None and "parameter_budget" in config.effective():
         _check_budget(config, dataset.shape)
     if dataset.shape is not None:
+        check_image(config, dataset.shape)
         check_augmentation(config, dataset.shape, dataset.name)
-    if dataset.shape is None or config.model != "cnn":
-        return
-    if len(dataset.shape) != 3:
-        raise ConfigError(f"model = 'cnn': needs images, but a sample has shape {dataset.shape}; use model = 'mlp'")
-    _, height, width = dataset.shape
-    if min(height, width) >> config.conv_layers == 0:
-        raise ConfigError(f"conv_layers = {config.conv_layers}: a {height} x {width} image cannot be halved that often")
 
 
 def _check_budget(config: TrialConfig, shape: tuple[int, ...]) -> None:
