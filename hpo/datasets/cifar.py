@@ -19,12 +19,14 @@ from hpo.datasets.file_digest import digest_file
 from hpo.datasets.parts import check_fraction, complete_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, describe_unknown
+from hpo.utils.home import data_folder
 from hpo.utils.text import shorten
 
-__all__ = ["can_read", "digest", "read_source"]
+__all__ = ["NAMES", "can_read", "digest", "locate_cifar", "read_source"]
 
 Array = np.ndarray[Any, Any]
 FOLDERS = ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar-100-python", "cifar-100-binary")  # in the archives
+NAMES = {"cifar10": FOLDERS[:2], "cifar100": FOLDERS[2:]}  # that a study may give instead of a path
 SIDE, CHANNELS = 32, 3
 PIXELS = CHANNELS * SIDE * SIDE
 BATCHES = 5  # of CIFAR-10's training images
@@ -81,6 +83,26 @@ class Batches:
         """The test file; None without one."""
         path = self.folder / self.layout.test
         return path if path.is_file() else None
+
+
+def locate_cifar(name: str) -> Path:
+    """Return the folder of a data set by its name, `cifar10` or `cifar100`.
+
+    It is searched for in the folder that HPO_DATA names, in the working directory and in `data` there.
+
+    Raises:
+        DataError: it is in none of them.
+    """
+    own = data_folder()
+    roots = [*([own] if own else []), Path.cwd(), Path.cwd() / "data"]
+    for root in roots:
+        for folder in NAMES[name]:
+            if (root / folder).is_dir():
+                return root / folder
+    raise DataError(
+        f"{name}: {' or '.join(NAMES[name])} not found in {', '.join(map(str, roots))}; unpack the data set's archive "
+        "there, or give a folder: --dataset FOLDER"
+    )
 
 
 def can_read(path: Path) -> bool:

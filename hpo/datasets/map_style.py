@@ -16,7 +16,7 @@ import numpy as np
 
 from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, Split
-from hpo.datasets.image_size import Size, resize_images
+from hpo.datasets.image_arrays import Size, resize_images
 from hpo.datasets.labels import tell_task
 from hpo.errors import DataError, describe_unknown
 from hpo.utils.memory import free_memory

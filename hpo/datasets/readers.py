@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
+from hpo.config import registry
 from hpo.datasets.dataset import Dataset
 from hpo.datasets.resize import resize_dataset
 from hpo.datasets.source import DatasetSource
@@ -14,7 +15,7 @@ from hpo.errors import DataError
 from hpo.utils.files import absolute_path
 from hpo.utils.home import data_folder
 
-__all__ = ["Reader", "check_digest", "find_path", "find_reader", "read_dataset"]
+__all__ = ["Reader", "check_digest", "find_path", "find_reader", "read_dataset", "resolve_name"]
 
 # In the order in which they are asked; imported when they are, for some take a tenth of a second.
 MODULES = ("sklearn_sets", "hf_folder", "cifar", "images", "arrays", "table")
@@ -86,6 +87,17 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def resolve_name(name: str) -> str:
+    """Return the path that a data set's name stands for, or the name itself.
+
+    Raises:
+        DataError: it is the name of a data set that is not on this machine.
+    """
+    from hpo.datasets.cifar import NAMES, locate_cifar
+
+    return str(locate_cifar(name)) if name in NAMES and not registry.datasets.has(name) else name
 
 
 def check_digest(path: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import make_dataset, read_parts
 from hpo.datasets.memory_data import name_saved_data
 from hpo.datasets.outer_fold import OuterFold, take_outer_fold
-from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader, read_dataset
+from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader, read_dataset, resolve_name
 from hpo.datasets.resize import resize_dataset
 from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell_source
 from hpo.errors import DataError, DefinitionError, HpoError
@@ -143,7 +143,8 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     """Check that a data set can be used, and return the reference by which studies name it.
 
     Args:
-        value: a registered name, the path of a file or a folder, or a table of path and options; see `parse_source`.
+        value: a registered name, `cifar10` or `cifar100`, the path of a file or a folder, or a table of path and
+            options; see `parse_source`.
         base: the folder that a relative path starts from; by default the working directory.
 
     Raises:
@@ -152,6 +153,7 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
         RegistryError: no data set of that name is registered.
     """
     name, source = parse_source(value)
+    name = resolve_name(name)
     if not is_path(name):
         return _registered_reference(name, source)
     folder = base or Path.cwd()

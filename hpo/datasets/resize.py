@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpo.datasets.dataset import Dataset, Split, is_split
-from hpo.datasets.image_size import Size, resize_images
+from hpo.datasets.image_arrays import Size, resize_images
 from hpo.datasets.map_style import Samples
 
 __all__ = ["resize_dataset"]

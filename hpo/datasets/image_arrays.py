@@ -1,4 +1,4 @@
-"""Sizes of images in arrays, which are brought to others by Pillow, as those of image files are."""
+"""Images in arrays, which are brought to another size by Pillow, as those in files are."""
 
 from __future__ import annotations
 
