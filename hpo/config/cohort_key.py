@@ -49,7 +49,8 @@ def stack_key(config: TrialConfig, device: str = "cpu") -> tuple[Value, ...] | N
         return None
     if config._models.get(config.model).loop:  # it goes through the batches of one of them with all
         return config.model, *batch_key(config)
-    return config.model, config.task, config.batch_size
+    accumulated = () if config.batches_per_step == 1 else (config.batches_per_step,)
+    return config.model, config.task, config.batch_size, *accumulated
 
 
 def is_measured(config: TrialConfig) -> bool:
@@ -75,6 +76,8 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
         return "it takes whole numbers, and a stack computes real ones"
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"
+    if config.averages_weights and config.normalises:
+        return "batch normalisation of averaged weights is measured one model at a time"
     if values.get("precision") == "float16":
         return "float16 scales each model's losses in steps of its own"
     return None
@@ -83,11 +86,11 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
 def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
     """Return a key that is equal for trials that a single run, to the largest of their `epochs`, can train.
 
-    They differ in `epochs` alone; under a schedule or a warm-up not even in that, for there the learning rates depend
-    on the number of epochs.
+    They differ in `epochs` alone; not even in that where learning rates, or which epochs are averaged, depend on the
+    number of epochs.
     """
     values = config.effective()
-    if config.schedule == "constant" and not config.warmup:
+    if not config.rates_depend_on_epochs and config.averaging != "swa":
         values = {name: value for name, value in values.items() if name != "epochs"}
     return tuple(values.items())
 

@@ -90,8 +90,11 @@ class TrialConfig(
         given = {name: None if table[name].is_off(value) else value for name, value in checked.items()}
         resolved = {name: parameter.default for name, parameter in table.items()} | given
         model = models.get(resolved["model"])
-        if "momentum" not in values:
-            resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
+        for name, default in OPTIMIZERS[resolved["optimizer"]].defaults.items():
+            if name not in values and table[name].domain is None:  # a model's own default counts before
+                resolved[name] = default
+        if resolved["gamma"] is None:
+            resolved["gamma"] = SCHEDULES[resolved["schedule"]].defaults.get("gamma")
         if "loss" not in values:
             resolved["loss"] = (RECONSTRUCTION_LOSSES if model.reconstructs else TASK_LOSSES[resolved["task"]])[0]
         _check_combination(resolved, models)
@@ -135,13 +138,54 @@ class TrialConfig(
         return self.seed if self.order_seed is None else self.order_seed
 
     @property
+    def batches_per_step(self) -> int:
+        """Batches of a step of the optimizer."""
+        takes = OPTIMIZERS[self.optimizer].takes("gradient_accumulation")
+        return (self.gradient_accumulation or 1) if takes else 1
+
+    @property
+    def rates_depend_on_epochs(self) -> bool:
+        """True if another number of epochs would change the learning rates of those that both have."""
+        if self.warmup_steps is None and self.warmup_epochs is None and self.warmup:
+            return True
+        fixed_by = SCHEDULES[self.schedule].fixed_by
+        return fixed_by is None or any(getattr(self, name) is None for name in fixed_by)
+
+    @property
+    def ends_at_final_rate(self) -> bool:
+        """True if the schedule decays to `final_rate`, which the step after the last has exactly."""
+        by_gamma = self.schedule == "exponential" and self.gamma is not None
+        return SCHEDULES[self.schedule].ends_at_final and not by_gamma
+
+    @property
     def final_rate(self) -> float:
-        """Learning rate one step after the last, if the schedule decays."""
+        """Learning rate one step after the last, if the schedule decays to it."""
         return (
             self.learning_rate * self.final_learning_rate_ratio
             if self.final_learning_rate is None
             else self.final_learning_rate
         )
+
+    @property
+    def averaging(self) -> str | None:
+        """Average of weights that is evaluated: a `weight_averaging` that has an effect, or None."""
+        named = self.weight_averaging
+        return named if named is not None and "weight_averaging" in self.effective() else None
+
+    @property
+    def averages_weights(self) -> bool:
+        """True if the weights that are evaluated are averages, made by the optimizer or by `weight_averaging`."""
+        return self.averaging is not None or OPTIMIZERS[self.optimizer].averages
+
+    @property
+    def normalises(self) -> bool:
+        """True if one of our models normalises each batch; of the user's own it is not known here."""
+        return _find_normalisation(self.model_dump(), self._models) is not None
+
+    @property
+    def first_averaged_epoch(self) -> int:
+        """First epoch, from 1, whose weights are part of the mean of `swa`."""
+        return int(self.swa_start * self.epochs) + 1
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:
@@ -218,7 +262,8 @@ def _check_combination(values: Values, models: Models) -> None:
     """Check the rules that concern several parameters."""
     _check_loss(values, models)
     rate, ratio = values["final_learning_rate"], values["final_learning_rate_ratio"]
-    if SCHEDULES[values["schedule"]].final_above_zero and not (ratio if rate is None else rate):
+    decays = SCHEDULES[values["schedule"]].final_above_zero and values["gamma"] is None
+    if decays and not (ratio if rate is None else rate):
         raise ConfigError(f"schedule = '{values['schedule']}': its final learning rate must be above 0, but got 0")
     if values["validation"] >= 1 and values["validation"] != int(values["validation"]):
         raise ConfigError(f"validation = {values['validation']}: from 1 on it is a count, and must be a whole number")
@@ -237,6 +282,9 @@ def _check_combination(values: Values, models: Models) -> None:
         values, models
     ):
         raise ConfigError("precision = 'float16': its losses are scaled, which lbfgs cannot have; use bfloat16")
+    free = values["optimizer"] == "schedule_free_adamw" and own["beta1"].effect.holds(values, models)
+    if free and values["beta1"] == 0:
+        raise ConfigError("beta1 = 0: schedule_free_adamw needs a number above 0")
     if values["batch_size"] == 1 and (normalises := _find_normalisation(values, models)):
         raise ConfigError(f"batch_size = 1: {normalises} needs at least 2 samples in a batch")
 

@@ -169,7 +169,7 @@ def autoencoder(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:  
 
 def _probe(model: nn.Module, config: TrialConfig, shape: Shape, classes: int) -> None:
     """Try the model on two samples: its outputs must fit, and lazy layers take their size before initialisation."""
-    name, number = config.model, torch.int64 if config.integers else torch.float32
+    name, number = config.model, torch.int64 if config.integers else torch.get_default_dtype()
     model.eval()
     try:
         with torch.no_grad():

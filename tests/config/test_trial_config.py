@@ -10,16 +10,15 @@ from hpo.config.trial_config import TrialConfig, all_parameters, parameter_rows
 from hpo.errors import ConfigError, RegistryError
 
 DESIGN_TABLE = """
-validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size
-randaugment_operations randaugment_magnitude
-model activation init dropout batch_norm layer_norm depth width parameter_budget
+validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size randaugment_operations
+randaugment_magnitude model activation init dropout batch_norm layer_norm depth width parameter_budget
 width_profile widths hidden_factor residual_dropout embedding_factor numeric_embedding numeric_embedding_size
-periodic_frequencies periodic_sigma numeric_bins latent_size
-conv_layers channels block_channels kernel_size residual global_pooling dense_width patch_size heads
-optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
-gradient_clip layer_learning_rate_decay schedule
-final_learning_rate final_learning_rate_ratio warmup loss label_smoothing huber_delta class_weight
-batch_size epochs precision patience seed init_seed order_seed
+periodic_frequencies periodic_sigma numeric_bins latent_size conv_layers channels block_channels kernel_size
+residual global_pooling dense_width patch_size heads optimizer learning_rate momentum beta1 beta2 rho epsilon
+weight_decay gradient_clip layer_learning_rate_decay asgd_decay asgd_power asgd_start weight_averaging ema_decay
+swa_start schedule gamma step_epochs plateau_patience polynomial_power restart_epochs restart_factor
+final_learning_rate final_learning_rate_ratio warmup_steps warmup_epochs warmup loss label_smoothing huber_delta
+class_weight batch_size gradient_accumulation epochs precision patience min_delta seed init_seed order_seed
 """
 
 
@@ -47,6 +46,10 @@ def test_names_are_the_designs() -> None:
         ({"widths": "512,256"}, ["widths = '512,256'", "512-256"]),
         ({"schedule": "exponential", "final_learning_rate": 0.0}, ["exponential", "above 0"]),
         ({"batch_norm": True, "batch_size": 1}, ["batch_size = 1"]),
+        ({"schedule": "plateau"}, ["schedule = 'plateau'", "reduce_on_plateau"]),
+        ({"gamma": 1.5}, ["gamma = 1.5", "0 < x <= 1"]),
+        ({"gradient_accumulation": 0}, ["gradient_accumulation = 0", "1 <= x"]),
+        ({"warmup_steps": 0.5}, ["warmup_steps = 0.5", "whole number"]),
         ({"batch_norm": True, "layer_norm": True}, ["batch_norm = true, layer_norm = true", "normalised once"]),
         ({"model": "vit", "heads": 3}, ["heads = 3: must be a divisor of width, which is 128"]),
         ({"model": "cnn", "conv_layers": 7}, ["conv_layers = 7", "1 <= x <= 6"]),
@@ -80,6 +83,20 @@ def test_momentum_default_follows_the_optimizer(optimizer: str, momentum: float)
     assert TrialConfig(optimizer=optimizer, momentum=0.5).momentum == 0.5
 
 
+@pytest.mark.parametrize(("schedule", "gamma"), [("step", 0.1), ("reduce_on_plateau", 0.1), ("exponential", None)])
+def test_gamma_default_follows_the_schedule(schedule: str, gamma: float | None) -> None:
+    assert TrialConfig(schedule=schedule).gamma == TrialConfig(schedule=schedule, gamma="none").gamma == gamma
+    assert TrialConfig(schedule=schedule, gamma=0.5).effective()["gamma"] == 0.5
+
+
+def test_a_configuration_without_them_is_what_it_was() -> None:
+    """So are the keys of cohorts and checkpoints that are made of it."""
+    new = {"gamma", "step_epochs", "plateau_patience", "polynomial_power", "restart_epochs", "restart_factor"}
+    new |= {"warmup_steps", "warmup_epochs", "gradient_accumulation", "min_delta"}
+    for schedule in ("constant", "linear", "exponential", "cosine", "one_cycle"):
+        assert not new & set(TrialConfig(schedule=schedule, patience=3).effective())
+
+
 @pytest.mark.parametrize(
     ("given", "idle"),
     [
@@ -96,7 +113,15 @@ def test_momentum_default_follows_the_optimizer(optimizer: str, momentum: float)
         ({"model": "cnn"}, {"depth", "width", "widths", "width_profile"}),
         ({"schedule": "constant"}, {"final_learning_rate", "final_learning_rate_ratio"}),
         ({"schedule": "linear", "final_learning_rate": 0.1}, {"final_learning_rate_ratio"}),
-        ({"schedule": "one_cycle"}, {"warmup"}),
+        ({"schedule": "one_cycle", "warmup_steps": 3}, {"warmup", "warmup_steps", "warmup_epochs"}),
+        ({"warmup_epochs": 1}, {"warmup"}),
+        ({"warmup_steps": 10, "warmup_epochs": 1}, {"warmup", "warmup_epochs"}),
+        ({"schedule": "exponential", "gamma": 0.9}, {"final_learning_rate", "final_learning_rate_ratio"}),
+        ({"schedule": "step", "final_learning_rate": 0.1}, {"final_learning_rate", "final_learning_rate_ratio"}),
+        ({"schedule": "reduce_on_plateau"}, {"final_learning_rate_ratio", "step_epochs", "polynomial_power"}),
+        ({"schedule": "cosine", "gamma": 0.5, "step_epochs": 1}, {"gamma", "step_epochs", "restart_factor"}),
+        ({"min_delta": 0.1}, {"min_delta"}),
+        ({"optimizer": "lbfgs", "gradient_accumulation": 4}, {"gradient_accumulation"}),
         ({"loss": "mse"}, {"label_smoothing"}),
     ],
 )
