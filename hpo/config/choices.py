@@ -41,6 +41,10 @@ SGD: Mapping[str, str | tuple[str, ...]] = {
 }
 
 
+# What an optimizer takes that steps along the gradient at a rate of each layer's.
+FIRST_ORDER = ("gradient_clip", "layer_learning_rate_decay", "head_learning_rate")
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """Optimizer of torch, and the parameters that it takes.
@@ -61,7 +65,7 @@ class Optimizer:
 
     def takes(self, parameter: str) -> bool:
         """Return whether the parameter of that name has an effect under this optimizer."""
-        if parameter in ("gradient_clip", "layer_learning_rate_decay"):
+        if parameter in FIRST_ORDER:
             return self.first_order
         return any(parameter in ((names,) if isinstance(names, str) else names) for names in self.arguments.values())
 

@@ -15,6 +15,7 @@ __all__ = [
     "LOOP_PARAMETERS",
     "WHEN_CLASSES_ARE_WEIGHTED",
     "WHEN_CROSS_ENTROPY",
+    "WHEN_HEAD_RATIO_DECIDES",
     "WHEN_HUBER",
     "WHEN_RATIO_DECIDES",
     "WHEN_SCHEDULE_DECAYS",
@@ -130,6 +131,11 @@ WHEN_RATIO_DECIDES = Effect(
     "the schedule decays, and final_learning_rate is not given",
     ("schedule", "final_learning_rate"),
     lambda v, _: SCHEDULES[v["schedule"]].decays and v["final_learning_rate"] is None,
+)
+WHEN_HEAD_RATIO_DECIDES = Effect(
+    "the optimizer takes it, and head_learning_rate is not given",
+    ("optimizer", "head_learning_rate"),
+    lambda v, _: OPTIMIZERS[v["optimizer"]].takes("head_learning_rate") and v["head_learning_rate"] is None,
 )
 WHEN_WARMUP_IS_POSSIBLE = Effect(
     "the schedule is not one_cycle", ("schedule",), lambda v, _: SCHEDULES[v["schedule"]].takes_warmup

@@ -16,7 +16,8 @@ width_profile widths hidden_factor residual_dropout embedding_factor numeric_emb
 periodic_frequencies periodic_sigma numeric_bins latent_size
 conv_layers channels kernel_size dense_width optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
 gradient_clip layer_learning_rate_decay schedule
-final_learning_rate final_learning_rate_ratio warmup loss label_smoothing huber_delta class_weight
+final_learning_rate final_learning_rate_ratio warmup
+pretrained freeze head_learning_rate head_learning_rate_ratio loss label_smoothing huber_delta class_weight
 batch_size epochs precision patience seed init_seed order_seed
 """
 

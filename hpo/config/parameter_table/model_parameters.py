@@ -19,7 +19,12 @@ class ModelParameters(BaseModel):
     """Parameters of the built-in models."""
 
     model: Annotated[
-        str, Field(description="mlp, resnet_tabular, cnn, autoencoder, or a registered model's name"), Group("model")
+        str,
+        Field(
+            description="mlp, resnet_tabular, cnn, autoencoder, timm:NAME, torchvision:NAME, or a registered model's "
+            "name"
+        ),
+        Group("model"),
     ] = "mlp"
     activation: Annotated[
         str,

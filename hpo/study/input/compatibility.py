@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hpo.config.model_library import find_library
 from hpo.config.model_size import count_dense_parameters, count_outputs
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
@@ -33,6 +34,7 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
     Raises:
         ConfigError: `validation` leaves either split without samples; the model needs images, or larger ones; its
             `parameter_budget` is too small for layers of one unit.
+        RegistryError: the model is of a library that is not installed.
     """
     if dataset.samples is not None:
         held_out = config.validation if config.validation >= 1 else round(config.validation * dataset.samples)
@@ -42,10 +44,17 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
             )
     if dataset.shape is not None and "parameter_budget" in config.effective():
         _check_budget(config, dataset.shape)
-    if dataset.shape is None or config.model != "cnn":
+    library = find_library(config.model)
+    if library is not None:
+        library.check_installed(config.model)
+    if dataset.shape is None or (config.model != "cnn" and library is None):
         return
     if len(dataset.shape) != 3:
-        raise ConfigError(f"model = 'cnn': needs images, but a sample has shape {dataset.shape}; use model = 'mlp'")
+        raise ConfigError(
+            f"model = '{config.model}': needs images, but a sample has shape {dataset.shape}; use model = 'mlp'"
+        )
+    if library is not None:
+        return
     _, height, width = dataset.shape
     if min(height, width) >> config.conv_layers == 0:
         raise ConfigError(f"conv_layers = {config.conv_layers}: a {height} x {width} image cannot be halved that often")

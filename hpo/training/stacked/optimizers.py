@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hpo.config.trial_config import TrialConfig
+from hpo.training.optimizers import has_layer_rates, layer_rate_factor
 
 __all__ = ["StackedOptimizer", "make_stacked_optimizer", "optimizer_family"]
 
@@ -45,8 +46,7 @@ def optimizer_family(config: TrialConfig) -> str:
     `descent` is SGD that has no state and changes no gradient.
     """
     kind = "sgd" if config.optimizer in ("sgd", "momentum", "nesterov") else config.optimizer
-    even = config.layer_learning_rate_decay == 1
-    plain = even and not (config.momentum or config.weight_decay or config.gradient_clip)
+    plain = not has_layer_rates(config) and not (config.momentum or config.weight_decay or config.gradient_clip)
     return "descent" if kind == "sgd" and plain else kind
 
 
@@ -87,7 +87,7 @@ def make_slot(parameters: Sequence[Tensor]) -> list[Tensor]:
 class LayerRates:
     """Learning rates of each parameter's members, (its members, 1, 1).
 
-    See `hpo.training.optimizers.layer_rate_factors`.
+    See `hpo.training.optimizers.layer_rate_factor`.
     """
 
     def __init__(
@@ -95,10 +95,9 @@ class LayerRates:
     ) -> None:
         self._parameters = parameters
         self._factors: list[Tensor] | None = None
-        if any(config.layer_learning_rate_decay != 1 for config in configs):
-            decays = [config.layer_learning_rate_decay for config in configs]
+        if any(map(has_layer_rates, configs)):
             self._factors = [
-                parameter.new_tensor([decay**layers for decay, layers in zip(decays, depths, strict=False)])
+                parameter.new_tensor([layer_rate_factor(*member) for member in zip(configs, depths, strict=False)])
                 .view(-1, 1, 1)
                 for parameter, depths in zip(parameters, below, strict=True)
             ]  # fmt: skip
@@ -244,9 +243,7 @@ class Adam:
         parts_by_factor: dict[float, list[tuple[int, slice]]] = {}
         for index, depths in enumerate(below):
             if part.start < len(depths):
-                parts_by_factor.setdefault(one.layer_learning_rate_decay ** depths[part.start], []).append(
-                    (index, part)
-                )
+                parts_by_factor.setdefault(layer_rate_factor(one, depths[part.start]), []).append((index, part))
         self._runs += [(part.start, factor, numbers, parts) for factor, parts in parts_by_factor.items()]
 
     @property
@@ -279,7 +276,7 @@ class Adam:
 def _adam_settings(member: tuple[TrialConfig, int]) -> tuple[object, ...]:
     """Return a key that is equal for members, each with its depth, whose steps have the same settings throughout."""
     config, depth = member
-    layers = (config.layer_learning_rate_decay, depth) if config.layer_learning_rate_decay != 1 else ()
+    layers = (config.layer_learning_rate_decay, config.head_rate_factor, depth) if has_layer_rates(config) else ()
     decays = config.schedule, config.warmup, config.final_rate, config.epochs
     return config.beta1, config.beta2, config.weight_decay, config.epsilon, config.learning_rate, decays, layers
 
