@@ -43,6 +43,10 @@ SGD: Mapping[str, str | tuple[str, ...]] = {
 }
 
 
+# What an optimizer takes that steps along the gradient at a rate of each layer's.
+FIRST_ORDER = ("layer_learning_rate_decay", "head_learning_rate", "gradient_accumulation")
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """Optimizer of torch, and the parameters that it takes.
@@ -72,7 +76,7 @@ class Optimizer:
         """Return whether the parameter of that name has an effect under this optimizer."""
         if parameter == "gradient_clip":
             return self.first_order and not self.signs
-        if parameter in ("layer_learning_rate_decay", "gradient_accumulation"):
+        if parameter in FIRST_ORDER:
             return self.first_order
         if parameter == "weight_averaging":
             return not self.averages

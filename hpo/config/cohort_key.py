@@ -6,6 +6,7 @@ Study and training compare them.
 from __future__ import annotations
 
 from hpo.config.augmentation import augmentation_key
+from hpo.config.model_library import find_library
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig, all_parameters
 
@@ -70,6 +71,10 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
     entry, values = config._models.get(config.model), config.effective()
     if entry.loop:
         return None if entry.stack else "its loop does not ask for stacks (stack=True)"
+    if (library := find_library(config.model)) is not None:
+        return f"it is a model of {library.package}"
+    if values.get("freeze"):
+        return "the frozen part of a model is not stacked"
     if config.model in CONVOLUTIONAL and device == "cpu":
         return "stacked convolutions are no faster"
     if entry.integers:

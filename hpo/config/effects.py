@@ -15,6 +15,7 @@ __all__ = [
     "LOOP_PARAMETERS",
     "WHEN_CLASSES_ARE_WEIGHTED",
     "WHEN_CROSS_ENTROPY",
+    "WHEN_HEAD_RATIO_DECIDES",
     "WHEN_HUBER",
     "WHEN_IMPROVEMENTS_COUNT",
     "WHEN_INPUTS_ARE_SCALED",
@@ -184,6 +185,11 @@ WHEN_SCHEDULE_HAS_FINAL_RATE = Effect(
     "the schedule has one, and is not exponential by gamma",
     ("schedule", "gamma"),
     lambda v, _: _takes_final(v, "final_learning_rate"),
+)
+WHEN_HEAD_RATIO_DECIDES = Effect(
+    "the optimizer takes it, and head_learning_rate is not given",
+    ("optimizer", "head_learning_rate"),
+    lambda v, _: OPTIMIZERS[v["optimizer"]].takes("head_learning_rate") and v["head_learning_rate"] is None,
 )
 WHEN_RATIO_DECIDES = Effect(
     "the schedule decays to it, and final_learning_rate is not given",

@@ -34,6 +34,7 @@ from hpo.config.parameter_table.model_parameters import ModelParameters
 from hpo.config.parameter_table.optimizer_parameters import OptimizerParameters
 from hpo.config.parameter_table.schedule_parameters import ScheduleParameters
 from hpo.config.parameter_table.training_parameters import TrainingParameters
+from hpo.config.parameter_table.transfer_parameters import TransferParameters
 from hpo.config.registry import Models, ModelTraits
 from hpo.config.values import OFF, Value, plain_value
 from hpo.errors import ConfigError
@@ -52,7 +53,7 @@ SEEDS = ("seed", "split_seed", "init_seed", "order_seed")
 
 
 class TrialConfig(
-    TrainingParameters, ScheduleParameters, OptimizerParameters, ModelParameters, DataParameters
+    TrainingParameters, TransferParameters, ScheduleParameters, OptimizerParameters, ModelParameters, DataParameters
 ):  # the last one's fields come first
     """Configuration of one trial, checked against the table of parameters.
 
@@ -186,6 +187,13 @@ class TrialConfig(
     def first_averaged_epoch(self) -> int:
         """First epoch, from 1, whose weights are part of the mean of `swa`."""
         return int(self.swa_start * self.epochs) + 1
+
+    @property
+    def head_rate_factor(self) -> float:
+        """Learning rate of the model's last layer, as a multiple of the others'; 1 where it is the same."""
+        if self.head_learning_rate is not None:
+            return self.head_learning_rate / self.learning_rate
+        return self.head_learning_rate_ratio or 1.0
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:

@@ -16,11 +16,12 @@ from hpo.training.batch_group import BatchGroup
 from hpo.training.data import TrainBatch
 from hpo.training.losses import column_loss, loss_function, loss_target, reconstruct
 from hpo.training.member import Member, Scores, State, Weights
-from hpo.training.models import build_model, parameter_count
-from hpo.training.optimizers import layer_rate_factors, make_optimizer, weight_layers
+from hpo.training.models import parameter_count
+from hpo.training.optimizers import group_by_rate, has_layer_rates, make_optimizer
 from hpo.training.precision import Precision
 from hpo.training.scores import TargetMoments, count_right_labels, r2_score, sum_squared_errors
 from hpo.training.step_records import LossRecord, OutputRecord
+from hpo.training.transfer import build_initial_model, find_frozen_norms
 
 __all__ = [
     "EvalResult",
@@ -160,7 +161,8 @@ class ModuleLearner:
         module: nn.Module | None = None,
     ) -> None:
         config = member.config
-        self.module = (module or build_model(config, shape, classes)).to(device)
+        self.module = (module or build_initial_model(config, shape, classes)).to(device)
+        self._frozen_norms = find_frozen_norms(self.module) if config.freeze else []
         member.parameter_count = parameter_count(self.module)
         self.members = [member]
         self._config = config
@@ -180,6 +182,8 @@ class ModuleLearner:
     def begin_epoch(self, samples: int, rates: Rates, seeds: Sequence[int] | None = None) -> None:  # noqa: ARG002
         """Prepare for an epoch; see `Learner`."""
         self.module.train()
+        for norm in self._frozen_norms:
+            norm.eval()
         self._record.begin(samples)
         self._rates = iter(rates[0])
 
@@ -219,11 +223,11 @@ class ModuleLearner:
 
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, list[float]]:
         """Return the optimizer, and the learning rate factors of its groups: one for all, or one a layer."""
-        if self._config.effective().get("layer_learning_rate_decay", 1.0) == 1.0:
-            return make_optimizer(self._config, self._parameters), [1.0]
-        layers = weight_layers(self.module)
-        groups = [{"params": layer} for layer in layers]
-        return make_optimizer(self._config, groups), layer_rate_factors(self._config, len(layers))
+        config = self._config
+        if not has_layer_rates(config) or "layer_learning_rate_decay" not in config.effective():
+            return make_optimizer(config, self._parameters), [1.0]
+        groups = group_by_rate(config, self.module)
+        return make_optimizer(config, [{"params": group} for group in groups.values()]), [*groups]
 
     def _backward(self, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
         inputs = x if self._augment is None else self._augment(x, self._config)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hpo.config import registry
 from hpo.training.batch_group import BatchGroup
 from hpo.training.member import Member, Weights
+from hpo.training.optimizers import has_layer_rates
 from hpo.training.precision import compute_type
 from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
 from hpo.training.stacked.batches import BatchChoice, Feed, StackBatch
@@ -266,5 +267,5 @@ def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], like: Tensor
     precision = compute_type(models[0].member.config)
     if is_sequential(modules[0]) and not augmented and precision is None:
         return StackedSequential(modules, like)
-    by_layer = any(model.member.config.layer_learning_rate_decay != 1 for model in models)
+    by_layer = any(has_layer_rates(model.member.config) for model in models)
     return StackedModules(modules, shape, like.device, by_layer=by_layer, precision=precision)
