@@ -42,7 +42,8 @@ def _spell(names: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     return table
 
 
-# By our parameter, in canonical form, the names that others have for it. A name in several rows is the first of them
+# By our parameter, in canonical form, the names that others have for it, also after that of the table that they are in:
+# `schedulerpatience` is `scheduler.patience` too. A name in several rows is the first of them
 # whose type the values have, and which the model uses: `hidden_layers` of whole numbers is a depth, of lists widths.
 PARAMETER_ALIASES: Mapping[str, tuple[str, ...]] = _spell(
     {
@@ -68,9 +69,13 @@ PARAMETER_ALIASES: Mapping[str, tuple[str, ...]] = _spell(
         "warmup": "warmupratio warmupfraction warmupproportion",
         "warmup_steps": "nwarmupsteps numwarmupsteps lrwarmupsteps warmupiters",
         "warmup_epochs": "nwarmupepochs numwarmupepochs lrwarmupepochs",
-        "step_epochs": "lrstepsize stepsize steplrstepsize schedulerstepsize lrstep",
-        "gamma": "lrgamma schedulergamma steplrgamma lrdecayfactor lrdecayrate",
-        "plateau_patience": "lrpatience schedulerpatience",
+        "step_epochs": "lrstepsize stepsize steplrstepsize schedulerstepsize lrschedulerstepsize",
+        "gamma": "lrgamma schedulergamma lrschedulergamma steplrgamma lrdecayfactor lrdecayrate schedulerfactor"
+        " lrschedulerfactor lrfactor",
+        "plateau_patience": "lrpatience schedulerpatience lrschedulerpatience",
+        "polynomial_power": "schedulerpower lrschedulerpower lrpower polypower",
+        "restart_epochs": "schedulert0 lrschedulert0 t0",
+        "restart_factor": "schedulertmult lrschedulertmult tmult",
         "batch_size": "bs batch trainbatchsize trainingbatchsize minibatchsize minibatch batchsizetrain batchsz",
         "gradient_accumulation": "accumulategradbatches gradientaccumulationsteps accumulationsteps gradaccum"
         " gradaccumsteps accumsteps",

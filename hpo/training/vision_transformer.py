@@ -31,13 +31,17 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.inputs = nn.Linear(width, 3 * width)  # queries, keys and values
+        self.queries, self.values = nn.Linear(width, width), nn.Linear(width, width)
+        # A bias would shift all scores of a query alike, which softmax takes away: Adam would follow rounding noise.
+        self.keys = nn.Linear(width, width, bias=False)
         self.outputs = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return tokens (n, tokens, width) of tokens of that shape."""
-        parts = self.inputs(x).unflatten(2, (3, self.heads, -1)).transpose(1, 3)  # (n, heads, 3, tokens, width / heads)
-        mixed = F.scaled_dot_product_attention(*parts.unbind(2))
+        by_head = (
+            each(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (self.queries, self.keys, self.values)
+        )
+        mixed = F.scaled_dot_product_attention(*by_head)  # (n, heads, tokens, width / heads)
         outputs: Tensor = self.outputs(mixed.transpose(1, 2).flatten(2))
         return outputs
 

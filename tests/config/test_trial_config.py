@@ -8,19 +8,19 @@ from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig, all_parameters, parameter_rows
 from hpo.errors import ConfigError, RegistryError
+from hpo.space import Space
 
 DESIGN_TABLE = """
-validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size
-randaugment_operations randaugment_magnitude
-model activation init dropout batch_norm layer_norm depth width parameter_budget
+validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size randaugment_operations
+randaugment_magnitude model activation init dropout batch_norm layer_norm depth width parameter_budget
 width_profile widths hidden_factor residual_dropout embedding_factor numeric_embedding numeric_embedding_size
-periodic_frequencies periodic_sigma numeric_bins latent_size
-conv_layers channels block_channels kernel_size residual global_pooling dense_width patch_size heads
-optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
-gradient_clip layer_learning_rate_decay schedule
-gamma step_epochs plateau_patience polynomial_power restart_epochs restart_factor
-final_learning_rate final_learning_rate_ratio warmup_steps warmup_epochs warmup loss label_smoothing huber_delta
-class_weight batch_size gradient_accumulation epochs precision patience min_delta seed init_seed order_seed
+periodic_frequencies periodic_sigma numeric_bins latent_size conv_layers channels block_channels kernel_size
+residual global_pooling dense_width patch_size heads optimizer learning_rate momentum beta1 beta2 rho epsilon
+weight_decay gradient_clip layer_learning_rate_decay asgd_decay asgd_power asgd_start weight_averaging ema_decay
+swa_start schedule gamma step_epochs plateau_patience polynomial_power restart_epochs restart_factor
+final_learning_rate final_learning_rate_ratio warmup_steps warmup_epochs warmup pretrained freeze
+head_learning_rate head_learning_rate_ratio loss label_smoothing huber_delta class_weight batch_size
+gradient_accumulation epochs precision patience min_delta seed init_seed order_seed
 """
 
 
@@ -150,6 +150,19 @@ def test_hidden_widths(given: dict[str, object], widths: tuple[int, ...]) -> Non
 def test_effective_parameters_make_the_same_configuration(optimizer: str, depth: int, schedule: str) -> None:
     config = TrialConfig(optimizer=optimizer, depth=depth, schedule=schedule)
     assert TrialConfig(**config.effective()).effective() == config.effective()
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("mlp", "layer_norm"), ("cnn", "layer_norm"), ("cnn", "residual"), ("cnn", "global_pooling")]
+)
+def test_a_default_that_goes_without_saying_leaves_configurations_as_they_were(model: str, name: str) -> None:
+    config = TrialConfig(model=model)
+    assert name not in config.effective()
+    assert TrialConfig(model=model, **{name: False}).effective() == config.effective()
+    assert TrialConfig(model=model, **{name: True}).effective() == {**config.effective(), name: True}
+    assert config.effective(named=[name]) == {**config.effective(), name: False}
+    space = Space(model=model, **{name: [False, True]})
+    assert space.params(config.effective(space.domains)) == {name: False}
 
 
 class Blocks(BaseModel):

@@ -8,6 +8,8 @@ from typing import Any
 
 from hpo.config import registry
 from hpo.config.aliases import DATASET_ALIASES, canonical
+from hpo.config.choices import SCHEDULES
+from hpo.config.trial_config import all_parameters
 from hpo.errors import ImportRefusedError, RequestError
 from hpo.space.coverage import cover
 from hpo.space.space import Space
@@ -135,13 +137,14 @@ def _add_dataset(study: ImportedStudy, data: Sequence[ForeignParameter], options
 
 def _note_defaults(study: ImportedStudy) -> None:
     """Say what the file leaves open, and is a default of ours."""
-    from hpo.config.trial_config import all_parameters
-
     table = all_parameters()
     parameters = study.table["parameters"]
-    if "schedule" in parameters and not {"final_learning_rate", "final_learning_rate_ratio"} & set(parameters):
+    schedules = parameters.get("schedule", [])
+    names = [schedules] if isinstance(schedules, str) else schedules if isinstance(schedules, list) else []
+    to_final = any(name in SCHEDULES and SCHEDULES[name].ends_at_final for name in names)
+    if to_final and not {"final_learning_rate", "final_learning_rate_ratio"} & set(parameters):
         ratio = table["final_learning_rate_ratio"].default
-        study.notes.append(f"schedules that decay end at {ratio} of learning_rate; --set final_learning_rate_ratio=…")
+        study.notes.append(f"a schedule ends at {ratio} of learning_rate; --set final_learning_rate_ratio=… changes it")
     if left := [f"{name} = {table[name].default}" for name in OPEN if name not in parameters]:
         study.notes.append(f"the file says nothing of these, and ours are used: {', '.join(left)}; --set changes them")
 

@@ -175,11 +175,16 @@ class ParameterMapper:
             return Outcome(
                 theirs, why=f"the search is of {self.other_learning}, where the same words mean other things"
             )
+        joined = find_aliases(containers[-1] + last, self.table) if containers else ()
         own = self.canonical.get(canonical(last))
-        names = list(dict.fromkeys([*([own] if own else []), *find_aliases(last, self.table)]))
+        names = list(dict.fromkeys([*joined, *([own] if own else []), *find_aliases(last, self.table)]))
         if not names:
             return Outcome(theirs, why=self._explain_absence(theirs, last))
-        fitting = [name for name in names if all(self._fits_in(each, name) for each in containers)]
+        fitting = [
+            name
+            for name in names
+            if all(self._fits_in(each, name) for each in (containers[:-1] if name in joined else containers))
+        ]
         if not fitting:
             return Outcome(theirs, why=f"it stands in {'.'.join(containers)}, so that it need not be {names[0]}")
         return self._try(theirs, fitting)
