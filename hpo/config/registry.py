@@ -472,6 +472,7 @@ RESNET_TABULAR = (
     frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "residual_dropout"}) | TABLE
 )
 AUTOENCODER = frozenset({"activation", "init", "dropout", "latent_size"}) | DENSE
+TEXT_CLASSIFIER = frozenset({"dropout", "pooling", "token_embedding_size", "gru_size"})
 CNN = SHARED | {"conv_layers", "channels", "kernel_size", "dense_width"}
 
 models.add(ModelEntry("mlp", "hpo.training.models.mlp", "hpo.training.models", uses=MLP))
@@ -491,6 +492,15 @@ models.add(
         "hpo.training.tabular_models.resnet_tabular",
         "hpo.training.tabular_models",
         uses=RESNET_TABULAR,
+    )
+)
+models.add(
+    ModelEntry(
+        "text_classifier",
+        "hpo.training.text_models.text_classifier",
+        "hpo.training.text_models",
+        uses=TEXT_CLASSIFIER,
+        integers=True,
     )
 )
 datasets.add(DatasetEntry("mnist", "hpo.datasets.mnist", "hpo.datasets"))

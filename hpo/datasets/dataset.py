@@ -19,6 +19,7 @@ from hpo.utils.text import quantity
 
 if TYPE_CHECKING:
     from hpo.datasets.table_schema import TableSchema
+    from hpo.datasets.texts import TextEncoder
 
 __all__ = [
     "Dataset",
@@ -70,6 +71,7 @@ class Dataset:
         weights: of each training sample in training, (N,).
         rows: by part, the number of each sample's row in its file, from 1.
         schema: of a table in a file, how new rows are read.
+        texts: of texts in a table, how they become token ids.
         notes: remarks on what was guessed or left out, for the user.
         vocabulary: of samples that are codes from 0, such as token ids: how many codes there are. They are for models
             registered with `integers=True` alone, which see it as `shape.vocabulary`; by default that is the largest
@@ -96,6 +98,7 @@ class Dataset:
     vocabulary: int | None = None
     collate: Callable[[list[Any]], Split] | None = None
     workers: int = 0
+    texts: TextEncoder | None = None
 
     @property
     def labels(self) -> Any:

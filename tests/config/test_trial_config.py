@@ -13,7 +13,7 @@ DESIGN_TABLE = """
 validation split_seed input_scaling numeric_scaling task
 model activation init dropout batch_norm depth width parameter_budget
 width_profile widths hidden_factor residual_dropout embedding_factor numeric_embedding numeric_embedding_size
-periodic_frequencies periodic_sigma numeric_bins latent_size
+periodic_frequencies periodic_sigma numeric_bins pooling token_embedding_size gru_size latent_size
 conv_layers channels kernel_size dense_width optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
 gradient_clip layer_learning_rate_decay schedule
 final_learning_rate final_learning_rate_ratio warmup loss label_smoothing huber_delta class_weight

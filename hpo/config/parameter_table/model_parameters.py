@@ -7,7 +7,13 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
-from hpo.config.effects import when_hidden_layers_use, when_model_uses, when_numbers_are_embedded, when_shape_uses
+from hpo.config.effects import (
+    WHEN_GRU_POOLS,
+    when_hidden_layers_use,
+    when_model_uses,
+    when_numbers_are_embedded,
+    when_shape_uses,
+)
 from hpo.config.parameter import AllowedNames, Group, Separator
 
 __all__ = ["ModelParameters"]
@@ -19,7 +25,9 @@ class ModelParameters(BaseModel):
     """Parameters of the built-in models."""
 
     model: Annotated[
-        str, Field(description="mlp, resnet_tabular, cnn, autoencoder, or a registered model's name"), Group("model")
+        str,
+        Field(description="mlp, resnet_tabular, cnn, autoencoder, text_classifier, or a registered model's name"),
+        Group("model"),
     ] = "mlp"
     activation: Annotated[
         str,
@@ -147,6 +155,25 @@ class ModelParameters(BaseModel):
         Group("table"),
         when_numbers_are_embedded("numeric_bins", "piecewise_linear"),
     ] = 16
+    pooling: Annotated[
+        str,
+        AllowedNames(("mean", "attention", "gru")),
+        Field(description="how a text's tokens become one vector: their mean, weighted or not, or a GRU's last state"),
+        Group("text"),
+        when_model_uses("pooling"),
+    ] = "mean"
+    token_embedding_size: Annotated[
+        int,
+        Field(ge=1, le=4096, description="numbers that each token is embedded in"),
+        Group("text"),
+        when_model_uses("token_embedding_size"),
+    ] = 64
+    gru_size: Annotated[
+        int,
+        Field(ge=1, le=4096, description="numbers of the GRU's state"),
+        Group("text"),
+        WHEN_GRU_POOLS,
+    ] = 64
     latent_size: Annotated[
         int,
         Field(ge=1, le=65536, description="numbers into which the encoder compresses a sample"),
