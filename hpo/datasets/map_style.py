@@ -163,6 +163,7 @@ class Samples:
         Raises:
             DataError: a sample cannot be read, or has no label, or another kind of label than the first.
         """
+        self._check_random()
         items = [self._get(index) for index in range(len(self))]
         labels = [
             _to_label(_pick(item, f"{self.where}, sample {i}")[1], f"{self.where}, sample {i}")
@@ -184,13 +185,17 @@ class Samples:
         Raises:
             DataError: a sample cannot be read, or has another shape or type than the first.
         """
+        self._check_random()
+        return self.read()
+
+    def _check_random(self) -> None:
+        """Say so where samples that are read once would be others each time."""
         if not np.array_equal(self[0][0], self[0][0], equal_nan=True):
             log.warning(
                 "%s: sample 0 is another one each time that it is read (a random transform?); each is read once, "
                 "before training: let @hpo.model(augment=…) change them from batch to batch",
                 self.where,
             )
-        return self.read()
 
     def _check_alike(self, index: int, what: str, value: object, first: object) -> None:
         if value != first:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +29,8 @@ def read_batches(samples: Samples, batches: Sequence[Array], place: Sequence[int
     """Yield batches of samples, x (n, …) and y (n,) or (n, columns), in their order.
 
     With `samples.workers` processes that read, the next batches are read while the last one is trained on. What a
-    sample or `collate` draws at random there follows from the place and the number of its batch alone, whatever the
-    number of processes, and whichever the batch that reading begins with.
+    sample or `collate` draws at random then follows from the place and the number of its batch alone, whatever the
+    number of processes. Without processes and `collate`, samples draw from the global generators.
 
     Args:
         samples: the data set.
@@ -40,11 +41,18 @@ def read_batches(samples: Samples, batches: Sequence[Array], place: Sequence[int
     Raises:
         DataError: a sample cannot be read, or is not like the first; or a process has ended.
     """
-    if not samples.workers:
+    if not samples.workers and samples.collate is None:
         yield from (samples.read(index.tolist()) for index in batches)
         return
+    items = _Batches(samples, batches, tuple(place))
+    if not samples.workers:
+        for number in range(len(batches)):
+            with _keep_generators():
+                batch = items.read(number)
+            yield batch
+        return
     loader = DataLoader(
-        _Batches(samples, batches, tuple(place)),
+        items,
         batch_size=None,  # an item is a batch
         shuffle=False,
         num_workers=samples.workers,
@@ -77,14 +85,30 @@ class _Batches(Dataset[Any]):
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor] | str:
         """Return a batch as tensors; or what is wrong, for torch would add a stack trace to an error."""
-        _seed_generators([*self.place, number])
         try:
-            x, y = self.samples.read(self.batches[number].tolist())
+            x, y = self.read(number)
         except DataError as error:
             return str(error)
         if not isinstance(x, Tensor):
             x = torch.from_numpy(np.ascontiguousarray(x if self.samples.collate else channels_first(x)))
         return x, torch.as_tensor(y)
+
+    def read(self, number: int) -> Split:
+        """Return a batch, drawn at random from seeds of its own."""
+        _seed_generators([*self.place, number])
+        return self.samples.read(self.batches[number].tolist())
+
+
+@contextmanager
+def _keep_generators() -> Iterator[None]:
+    """Put the generators that samples may draw from back to where they were."""
+    numpy, python = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy)
+            random.setstate(python)
 
 
 def _seed_generators(place: Sequence[int]) -> None:
