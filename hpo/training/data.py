@@ -208,7 +208,13 @@ class Data:
         """Return how many samples in memory the last batch of an epoch has."""
         return min(batch_size, len(self.y_train) - (self.steps(batch_size) - 1) * batch_size)
 
-    def batches(self, batch_size: int, epoch: int, room: Room | None = None) -> Iterator[TrainBatch]:
+    @property
+    def seeks(self) -> bool:
+        """True where batches may begin anywhere in an epoch, because reading the ones before would change nothing."""
+        train = self.dataset.train
+        return isinstance(train, Samples) and (train.workers > 0 or train.collate is not None)
+
+    def batches(self, batch_size: int, epoch: int, room: Room | None = None, first: int = 0) -> Iterator[TrainBatch]:
         """Return the batches of an epoch, in the order that follows from (seed, epoch).
 
         They are x (n, *shape) and y (n,) or (n, columns), and the weights of these where there are any.
@@ -217,9 +223,10 @@ class Data:
             batch_size: the samples of each batch but the last.
             epoch: from 1.
             room: returns memory for the samples of the next batch, (n, features), or None for memory of their own.
+            first: the number of the batch to begin with, from 0, where `seeks` allows another than that.
         """
         if isinstance(self.dataset.train, Samples):
-            return self._read_batches(self.dataset.train, batch_size, epoch)
+            return self._read_batches(self.dataset.train, batch_size, epoch, first)
         if self.streams:
             return self._convert_batches(self.dataset.train)
         return self._resident_batches(batch_size, epoch, room)
@@ -238,12 +245,12 @@ class Data:
         """Return the order of the samples in memory in an epoch, (N,), which follows from (seed, epoch)."""
         return torch.from_numpy(self._order(len(self.y_train), epoch)).to(self.device)
 
-    def _read_batches(self, samples: Samples, batch_size: int, epoch: int) -> Iterator[TrainBatch]:
+    def _read_batches(self, samples: Samples, batch_size: int, epoch: int, first: int) -> Iterator[TrainBatch]:
         order = self._order(len(samples), epoch)
         steps = _steps(len(samples), batch_size)
         indices = [order[i * batch_size : (i + 1) * batch_size] for i in range(steps)]
-        batches = read_batches(samples, indices, (self.seed, epoch), pin=self.device.type == "cuda")
-        for index, batch in zip(indices, self._convert_batches(batches), strict=True):
+        batches = read_batches(samples, indices, (self.seed, epoch), first, pin=self.device.type == "cuda")
+        for index, batch in zip(indices[first:], self._convert_batches(batches), strict=True):
             yield batch if self.weights is None else (*batch, self.weights[torch.from_numpy(index).to(self.device)])
 
     def _order(self, samples: int, epoch: int) -> Array:

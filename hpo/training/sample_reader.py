@@ -25,7 +25,9 @@ READING = 3  # purpose of a random stream, beside those of `hpo.training.data`
 ENDED = "DataLoader worker"  # torch's error of a process that was killed begins so
 
 
-def read_batches(samples: Samples, batches: Sequence[Array], place: Sequence[int], *, pin: bool) -> Iterator[Split]:
+def read_batches(
+    samples: Samples, batches: Sequence[Array], place: Sequence[int], first: int = 0, *, pin: bool = False
+) -> Iterator[Split]:
     """Yield batches of samples, x (n, …) and y (n,) or (n, columns), in their order.
 
     With `samples.workers` processes that read, the next batches are read while the last one is trained on. What a
@@ -36,17 +38,18 @@ def read_batches(samples: Samples, batches: Sequence[Array], place: Sequence[int
         samples: the data set.
         batches: the indices of each batch.
         place: (seed of the order, epoch), from which the random numbers follow.
+        first: number of the batch to begin with.
         pin: whether tensors are put into pinned memory, from which they are copied to a GPU while that computes.
 
     Raises:
         DataError: a sample cannot be read, or is not like the first; or a process has ended.
     """
     if not samples.workers and samples.collate is None:
-        yield from (samples.read(index.tolist()) for index in batches)
+        yield from (samples.read(index.tolist()) for index in batches[first:])
         return
     items = _Batches(samples, batches, tuple(place))
     if not samples.workers:
-        for number in range(len(batches)):
+        for number in range(first, len(batches)):
             with _keep_generators():
                 batch = items.read(number)
             yield batch
@@ -54,7 +57,7 @@ def read_batches(samples: Samples, batches: Sequence[Array], place: Sequence[int
     loader = DataLoader(
         items,
         batch_size=None,  # an item is a batch
-        shuffle=False,
+        sampler=range(first, len(batches)),
         num_workers=samples.workers,
         pin_memory=pin,
         generator=torch.Generator(),  # so that nothing is drawn from the global one
