@@ -5,6 +5,7 @@ HpoError
 │   ├── ConfigError         a parameter's name or value
 │   ├── SpaceError          a domain, a condition, a space
 │   ├── DefinitionError     a study file, a sampler, a pruner, an objective
+│   │   └── ImportRefusedError    a file of another tool that no study of ours can be, as it is
 │   ├── DataError           a data set's file, shape or labels
 │   ├── RegistryError       a model, data set or metric that is not registered
 │   ├── StorageError        a storage URL that cannot be opened
@@ -37,6 +38,7 @@ __all__ = [
     "DefinitionError",
     "DivergedError",
     "HpoError",
+    "ImportRefusedError",
     "LeaseLostError",
     "OutOfMemoryError",
     "RegistryError",
@@ -82,6 +84,18 @@ class SpaceError(RequestError):
 
 class DefinitionError(RequestError):
     """Error in the definition of a study."""
+
+
+class ImportRefusedError(DefinitionError):
+    """File of another tool that cannot be imported as it is.
+
+    Attributes:
+        lines: everything that is against it, a line each; the message sums them up.
+    """
+
+    def __init__(self, message: str, lines: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.lines = tuple(lines)
 
 
 class DataError(RequestError):

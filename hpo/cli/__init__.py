@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import click
 
-from hpo.cli import evaluate, import_sweep, info, launch, manage, models, show, train, worker
+from hpo.cli import evaluate, import_search, info, launch, manage, models, show, train, worker
 from hpo.cli.options import OutputClosedError, app
 from hpo.cli.output import say
 from hpo.errors import HpoError
@@ -24,7 +24,7 @@ from hpo.utils.text import shorten
 __all__ = ["app", "main"]
 
 # Importing them puts their commands into the group.
-COMMANDS = (launch, worker, train, evaluate, show, models, manage, import_sweep, info)
+COMMANDS = (launch, worker, train, evaluate, show, models, manage, import_search, info)
 LINE_LIMIT = 3000  # characters of an error; whatever it quotes is cut, not what to do
 
 

@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from hpo.config.aliases import PARAMETER_ALIASES
+from hpo.config.aliases import find_aliases
 from hpo.config.declared_domain import DeclaredDomain
 from hpo.config.effects import ALWAYS, Effect
 from hpo.config.values import OFF, Value, dump_list, load_list, spell_value
@@ -216,10 +216,10 @@ class Parameter:
 ARTICLES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
-def unknown_parameter(name: str, table: Iterable[str]) -> str:
+def unknown_parameter(name: str, table: Collection[str]) -> str:
     """Return the message for a parameter that does not exist; for another tool's name it gives ours."""
-    if name.lower() in PARAMETER_ALIASES:
-        return f"unknown parameter {name!r}: `{name}` is called `{PARAMETER_ALIASES[name.lower()]}` here"
+    if ours := find_aliases(name, table):
+        return f"unknown parameter {name!r}: `{name}` is called `{ours[0]}` here"
     return describe_unknown("parameter", name, table)
 
 

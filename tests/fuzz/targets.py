@@ -32,11 +32,13 @@ from hpo.export.sample_files import read_samples
 from hpo.report.data.evaluations import EvaluationRun
 from hpo.storage.stored_values import UnreadableError, parse_fits, parse_value
 from hpo.study.attributes import DEFINITION, StudyAttributes
+from hpo.study.foreign.import_study import import_study
+from hpo.study.foreign.imported import ImportOptions
+from hpo.study.foreign.loop_file import import_loop
 from hpo.study.input.config_file import read_config, read_parameters
 from hpo.study.input.preview import format_preview
 from hpo.study.input.study_file import parse_override, read_study
 from hpo.study.input.templates import find_template, template_names
-from hpo.study.input.wandb_sweep import import_sweep
 from hpo.training import checkpoint
 from hpo.training.checkpoint import Checkpoint
 from hpo.training.models import build_model
@@ -60,7 +62,7 @@ SHAPE, CLASSES = (1, 6, 6), 4
 CONFIG = TrialConfig(widths="8-8")
 # Metrics of an epoch by fit, as a row of hpo_fits has them.
 FIT_METRICS = b'{"epoch": [2, 2, 2], "val_loss": [0.5, 0.25, null], "seconds": [1.5, 1, 2], "fit": [0, 1, 2]}'
-SWEEP = Path(__file__).parent.parent / "study" / "fashion_sweep.yaml"
+SWEEP = Path(__file__).parent.parent / "study" / "foreign" / "fashion_sweep.yaml"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def make_targets(folder: Path) -> list[Target]:
         Target("study", ".toml", studies, _read_study, documents["toml"]),
         Target("definition", ".json", _definitions(studies[0], folder), _read_definition, documents["json"]),
         *(Target("config", f".{s}", [config], _read_config, documents[s]) for s in ("toml", "json", "yaml")),
-        Target("sweep", ".yaml", [_sweep()], lambda path: import_sweep(path).toml("x"), documents["yaml"]),
+        Target("sweep", ".yaml", [_sweep()], _import_study, documents["yaml"]),
+        Target("loop", ".yaml", [_sweep()], _import_loop, documents["yaml"]),
         Target("override", ".txt", [b"epochs=5", b'width={low=1, high=9}'], _read_override, mutate_bytes),
         Target("array", ".npy", [_npy(arrays["x_test"]), _npy(arrays["x_test"][0] / 9)], _read_samples, mutate_array),
         Target("data", ".npz", [_npz(arrays), _npz(arrays, packed=True)], _read_data, mutate_archive),
@@ -141,6 +144,17 @@ def _sweep() -> bytes:
     sweep = yaml.safe_load(SWEEP.read_text(encoding="utf-8"))
     early = {"type": "hyperband", "eta": 3, "s": 2, "max_iter": 27}
     return json.dumps({**sweep, "early_terminate": early, "settings": {"a": [1]}}).encode()
+
+
+def _import_study(path: Path) -> None:
+    import_study(path, ImportOptions(dataset="mnist")).toml("x")
+
+
+def _import_loop(path: Path) -> None:
+    """Import a loop, whose Python must be one that can be compiled."""
+    study = import_loop(path, Path("fuzzed_loop.py"), ImportOptions())
+    compile(study.loop, "fuzzed_loop.py", "exec")
+    study.toml("x")
 
 
 def _arrays() -> dict[str, np.ndarray[Any, Any]]:

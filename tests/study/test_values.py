@@ -28,9 +28,10 @@ from hpo.report.figures.slices import slice_figures
 from hpo.report.stats.importance import compute_importances
 from hpo.space import Choices, Constant, Space
 from hpo.study import Study, StudyStorage
+from hpo.study.foreign.import_study import import_study
+from hpo.study.foreign.imported import ImportOptions
 from hpo.study.input.config_file import read_parameters
 from hpo.study.input.study_file import parse_definition
-from hpo.study.input.wandb_sweep import import_sweep
 from hpo.study.operations.fork import fork_study
 from hpo.utils.documents import parse_toml
 from hpo.utils.toml import toml_value
@@ -230,7 +231,7 @@ def test_sweeps_hold_none_lists_and_switches(tmp_path: Path) -> None:
         f"method: random\nmetric: {{name: val_loss, goal: minimize}}\nparameters:\n  model: {{value: {model}}}\n"
         "  clip: {values: [null, 1.0]}\n  sizes: {values: [[8, 4], [16]]}\n  norm: {values: [true, false]}\n"
     )
-    space = parse_definition(import_sweep(sweep).table, "swept", tmp_path)[1].space
+    space = parse_definition(import_study(sweep, ImportOptions(dataset="mnist")).table, "swept", tmp_path)[1].space
     assert space.domains["clip"] == (Choices(("none", 1.0), off=True),)
     assert space.domains["sizes"] == (Choices(("[8, 4]", "[16]")),)
     assert space.domains["norm"] == (Choices((True, False)),)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpo.errors import DefinitionError, RequestError
 from hpo.study.foreign.search import ForeignSearch
+from hpo.study.foreign.wandb import is_sweep, read_sweep
 from hpo.utils.documents import read_document, read_text
 
 __all__ = ["READERS", "Document", "Reader", "read_search"]
@@ -32,7 +33,7 @@ class Reader:
 
 
 # The first that recognizes a file reads it, so the most particular come first.
-READERS: tuple[Reader, ...] = ()
+READERS: tuple[Reader, ...] = (Reader("Weights & Biases sweep (YAML, JSON)", is_sweep, read_sweep),)
 
 
 def read_search(path: Path) -> ForeignSearch:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hpo.config.choices import Direction
 
-__all__ = ["Choices", "Constant", "ForeignDomain", "ForeignParameter", "ForeignSearch", "Method", "Range"]
+__all__ = ["Choices", "Constant", "ForeignDomain", "ForeignParameter", "ForeignSearch", "Goal", "Method", "Range"]
 
 Method = Literal["random", "grid", "tpe", "gp", "cmaes", "nsga2", "qmc"]  # our samplers
 
@@ -86,6 +86,14 @@ class ForeignParameter:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """Objective of another tool's search: its name of a metric, and the direction that is better, where it says so."""
+
+    metric: str | None
+    direction: Direction | None
+
+
+@dataclass(frozen=True)
 class ForeignSearch:
     """Search that another tool's file describes.
 
@@ -101,6 +109,7 @@ class ForeignSearch:
         pruner: as a study file has it: a name, or a table with a `name`; None where the file stops no trial early.
         name: of the search, as the file has it.
         about: the file's description, of any number of lines.
+        also: further objectives, of a search that has several.
         notes: what reading has lost or changed, a phrase each, that concerns no single parameter.
     """
 
@@ -115,4 +124,5 @@ class ForeignSearch:
     pruner: Mapping[str, Any] | str | None = None
     name: str | None = None
     about: str = ""
+    also: tuple[Goal, ...] = ()
     notes: tuple[str, ...] = ()

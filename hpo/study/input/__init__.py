@@ -1,1 +1,1 @@
-"""Input files of a study: study files, configuration files, templates, W&B sweeps."""
+"""Input files of a study: study files, configuration files, templates."""

@@ -17,9 +17,11 @@ from hpo.config.trial_config import all_parameters
 from hpo.errors import RequestError
 from hpo.space import Space
 from hpo.space.parse import parse
+from hpo.study.foreign.fit import Fit, fit_domain
+from hpo.study.foreign.import_study import import_study
+from hpo.study.foreign.imported import ImportedStudy, ImportOptions, write_files
+from hpo.study.foreign.wandb_distributions import DISTRIBUTIONS, read_distribution
 from hpo.study.input.study_file import read_study
-from hpo.study.input.wandb_domains import DISTRIBUTIONS, convert_domain
-from hpo.study.input.wandb_sweep import ImportedStudy, import_sweep, write_study
 from hpo.study.slots import fixed_trials
 from tests.helpers import run_hpo
 
@@ -32,7 +34,14 @@ def imported(tmp_path: Path, *renames: str, **keys: Any) -> ImportedStudy:
     sweep = {"method": "random", "run_cap": 4, "metric": {"name": "val_accuracy", "goal": "maximize"}, **keys}
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(sweep, sort_keys=False), encoding="utf-8")
-    return import_sweep(path, renames)
+    return import_study(path, ImportOptions(renames=dict(each.split("=") for each in renames), dataset="mnist"))
+
+
+def convert(name: str, spec: dict[str, Any]) -> Fit:
+    """Return the domain of our parameter that a sweep's table gives it."""
+    domain, note = read_distribution(spec)
+    fit = fit_domain(all_parameters()[name], domain, {})
+    return Fit(fit.literal, tuple(filter(None, (note, *fit.notes))))
 
 
 def parameters(tmp_path: Path, *renames: str, **specs: Any) -> dict[str, Any]:
@@ -47,7 +56,18 @@ def test_the_sweep_of_fashion_mnist_is_the_template(tmp_path: Path) -> None:
     done = run_hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
+        "dataset = FashionMNIST -> dataset = fashion_mnist",
+        "arch -> model (MLP -> mlp)",
+        "num_hidden_layers -> depth",
+        "hidden_layer_size -> width",
+        "bs -> batch_size",
+        "lr -> learning_rate",
+        "activation_function -> activation (ReLU -> relu, logistic -> sigmoid)",
+        "optimizer -> optimizer (SGD -> sgd, nag -> nesterov, RMSprop -> rmsprop, Adam -> adam, NAdam -> nadam)",
+        "weight_init -> init (Xavier -> xavier, random -> normal)",
+        "metric val_acc -> val_accuracy",
         "note: program, project: they say how runs are started; here hpo launch and hpo worker do that",
+        "10 of 10 parameters are kept",
         "look at it with:  hpo launch ./ours.toml --dry-run",
     ]
     name, theirs, budget = read_study(str(tmp_path / "ours.toml"))
@@ -55,7 +75,7 @@ def test_the_sweep_of_fashion_mnist_is_the_template(tmp_path: Path) -> None:
     assert (name, budget) == (wanted, of_ours)
     assert ours.differences(theirs) == []
     assert fixed_trials(theirs, 0, 100) == fixed_trials(ours, 0, 100)
-    again = run_hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", "--rename", "lr=weight_decay", cwd=tmp_path)
+    again = run_hpo("import-sweep", "theirs.yaml", "-o", "ours.toml", "--rename", "optimizer.SGD=adamw", cwd=tmp_path)
     assert again.returncode == 2
     assert again.stderr.splitlines()[-1].startswith("hpo: ours.toml: exists with other content")
 
@@ -84,8 +104,8 @@ def log_draws(low: float, high: float, count: int) -> np.ndarray:
 @pytest.mark.parametrize("name", EXACT)
 def test_what_has_an_equivalent_is_the_same_distribution(name: str) -> None:
     parameter, numbers, draw = EXACT[name]
-    found = convert_domain(all_parameters()[parameter], {"distribution": name, **numbers})
-    assert not found.note
+    found = convert(parameter, {"distribution": name, **numbers})
+    assert not found.notes
     (ours,) = parse(parameter, found.literal, all_parameters())
     theirs = draw(DRAWS)
     slack = 1e-9 * ours.high
@@ -103,7 +123,7 @@ def test_what_has_an_equivalent_is_the_same_distribution(name: str) -> None:
 def test_a_quantized_range_holds_just_the_values_that_rounding_gives(
     parameter: str, low: float, high: float, q: float
 ) -> None:
-    found = convert_domain(all_parameters()[parameter], {"distribution": "q_uniform", "min": low, "max": high, "q": q})
+    found = convert(parameter, {"distribution": "q_uniform", "min": low, "max": high, "q": q})
     (ours,) = parse(parameter, found.literal, all_parameters())
     theirs = np.round(RNG.uniform(low, high, DRAWS) / q) * q
     assert sorted({round(float(value), 9) for value in theirs}) == pytest.approx([float(v) for v in ours.points()])
@@ -111,11 +131,11 @@ def test_a_quantized_range_holds_just_the_values_that_rounding_gives(
 
 def test_whole_numbers_on_a_logarithmic_scale_are_the_same_with_q_1() -> None:
     spec = {"distribution": "q_log_uniform_values", "min": 8, "max": 512, "q": 1}
-    found = convert_domain(all_parameters()["width"], spec)
-    assert (found.literal, found.note) == ({"low": 8, "high": 512, "log": True}, "")
-    other = convert_domain(all_parameters()["width"], {**spec, "q": 8})
+    found = convert("width", spec)
+    assert (found.literal, found.notes) == ({"low": 8, "high": 512, "log": True}, ())
+    other = convert("width", {**spec, "q": 8})
     assert other.literal == found.literal
-    assert "its steps of 8 on a logarithmic scale have no equivalent" in other.note
+    assert "its steps of 8 on a logarithmic scale have no equivalent" in other.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -146,9 +166,9 @@ def test_whole_numbers_on_a_logarithmic_scale_are_the_same_with_q_1() -> None:
     ],
 )
 def test_what_has_none_is_replaced_and_named(spec: dict[str, Any], literal: dict[str, Any], words: str) -> None:
-    found = convert_domain(all_parameters()["dropout"], spec)
+    found = convert("dropout", spec)
     assert found.literal == pytest.approx(literal)
-    assert words in found.note
+    assert words in found.notes[0]
 
 
 def test_every_distribution_is_known() -> None:
@@ -190,6 +210,8 @@ def test_without_a_distribution_the_numbers_decide(tmp_path: Path) -> None:
 
 # The rest of a sweep.
 
+CHOSEN = {"model": {"value": "mlp"}, "optimizer": {"value": "adam"}, "epochs": {"value": 9}}  # nothing is left open
+
 
 def test_nested_parameters_renames_and_what_is_unknown(tmp_path: Path) -> None:
     nested = {"optimizer": {"values": ["Adam", "Lion", "Lookahead"]}, "opt": {"parameters": {"lr": {"value": 0.01}}}}
@@ -203,10 +225,16 @@ def test_nested_parameters_renames_and_what_is_unknown(tmp_path: Path) -> None:
     )
     assert found.table["parameters"] == {"optimizer": ["adam", "adamw"], "learning_rate": 0.01, "width": [8, 16]}
     assert (found.table["objective"], found.table["target"]) == ("val_loss", 0.1)
+    assert found.mappings == [
+        "optimizer -> optimizer (Adam -> adam, Lion -> adamw)",
+        "opt.lr -> learning_rate",
+        "fc -> width",
+        "metric score -> val_loss",
+    ]
     assert found.notes == [
-        "optimizer = 'Lookahead' has no equivalent among the values of optimizer and is left out; "
-        "name one with --rename optimizer.Lookahead=OURS",
-        "tokens has no equivalent and is left out; name one with --rename tokens=OURS",
+        "optimizer: left out: 'Lookahead': has no equivalent among the values of optimizer",
+        "tokens: no place here, and left out: it has no equivalent; name one with --rename tokens=OURS",
+        "the file says nothing of these, and ours are used: model = mlp, epochs = 5; --set changes them",
     ]
     text = found.toml("sweep.yaml")
     assert all(f"# note: {note}" in text for note in found.notes)
@@ -237,7 +265,7 @@ def test_nested_parameters_renames_and_what_is_unknown(tmp_path: Path) -> None:
 )
 def test_early_termination(early: Any, pruner: Any, note: str | None, tmp_path: Path) -> None:
     keys = {} if early is None else {"early_terminate": early}
-    found = imported(tmp_path, parameters={"width": {"values": [8]}}, **keys)
+    found = imported(tmp_path, parameters={"width": {"values": [8, 16]}, **CHOSEN}, **keys)
     assert found.table["pruner"] == pruner
     assert [note in text for text in found.notes] == ([True] if note else [])
 
@@ -247,6 +275,7 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
     grid = imported(tmp_path, method="grid", parameters=width)
     assert "trials" not in grid.table
     assert "a grid has as many trials as points" in grid.notes[0]
+    width |= CHOSEN
     bayes = imported(tmp_path, method="bayes", run_cap=None, parameters=width)
     assert (bayes.table["sampler"], bayes.table["trials"]) == ("tpe", 60)
     assert len(bayes.notes) == 2
@@ -257,8 +286,16 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
-        ({"method": "custom"}, "method = 'custom': unknown method 'custom'; valid: bayes, grid, random"),
-        ({"metric": {"name": "reward", "goal": "maximize"}}, "metric.name = 'reward': unknown metric 'reward'"),
+        ({"method": "hyperopt"}, "method = 'hyperopt': unknown method 'hyperopt'; valid: bayes, custom, grid, random"),
+        (
+            {"metric": {"name": "reward", "goal": "maximize"}},
+            "only 0 of 1 .* --loop LOOP.py; 1 thing is refused: metric 'reward': is no metric of ours; name one with",
+        ),
+        (
+            {"metric": {"name": "wer", "goal": "minimize"}},
+            "1 thing is refused: metric 'wer': is no metric of ours; name one with --rename wer=OURS, or report it in",
+        ),
+        ({"metric": {"name": "acc", "target": 95}}, "1 thing is refused: target = 95: val_accuracy is at most 1 here"),
         ({"metric": {"name": "val_loss", "goal": "best"}}, "metric.goal = 'best': must be maximize or minimize"),
         ({"parameters": {"width": [8]}}, r"parameters.width = \[8\]: must be a table"),
         (
@@ -267,10 +304,18 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
         ),
         ({"parameters": {"width": {"distribution": "gamma"}}}, "parameters.width: unknown distribution 'gamma'"),
         ({"parameters": {"dropout": {"min": 0.0, "max": "x"}}}, "parameters.dropout: max = 'x': must be a number"),
-        ({"parameters": {"dropout": {"min": 0.0, "max": 1.5}}}, r"\[parameters\] dropout: high = 1.5: out of bounds"),
         (
-            {"parameters": {"lr": {"value": 1}, "eta": {"value": 1}}},
-            "parameters.eta: is learning_rate, which another parameter is already",
+            {"parameters": {"dropout": {"min": 0.0, "max": 2.5}, "lr": {"values": [0.1, 0.2]}}},
+            "1 thing is refused: dropout -> dropout: 0 to 2.5 is out of bounds, must be 0 <= x < 1",
+        ),
+        (
+            {"parameters": {"lr": {"values": [0.1, 1]}, "base_lr": {"value": 1}}},
+            "1 thing is refused: base_lr -> learning_rate: lr is that already; --rename one, or --leave-out it",
+        ),
+        ({"parameters": {"width": {"value": 8}}}, "nothing would vary, so that all trials would be the same; write a"),
+        (
+            {"parameters": {"width": {"values": [8, 9]}, "tokens": {"value": 3}, "heads": {"values": [1, 2]}}},
+            "only 1 of 3 parameters have a place here; write a training loop of your own, which has all of",
         ),
         ({"parameters": None}, "is no sweep: it needs a table `parameters`"),
         ({"early_terminate": {"type": "envelope"}}, "early_terminate = .* must be a table with type: hyperband"),
@@ -303,21 +348,21 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
 )
 def test_mistakes_are_one_line(keys: dict[str, Any], line: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=rf"sweep\.yaml: {line}") as error:
-        imported(tmp_path, **{"parameters": {"width": {"values": [8]}}, **keys})
+        imported(tmp_path, **{"parameters": {"width": {"values": [8, 16]}}, **keys})
     assert "\n" not in str(error.value)
 
 
 def test_what_is_written_is_not_written_over(tmp_path: Path) -> None:
-    found = imported(tmp_path, parameters={"width": {"values": [8]}})
-    out = tmp_path / "study.toml"
-    write_study(found, Path("sweep.yaml"), out)
-    write_study(found, Path("sweep.yaml"), out)
+    out, other = tmp_path / "study.toml", tmp_path / "loop.py"
+    write_files({out: "a = 1"})
+    write_files({out: "a = 1"})
     with pytest.raises(RequestError, match="exists with other content"):
-        write_study(found, Path("other.yaml"), out)
+        write_files({other: "", out: "a = 2"})
+    assert not other.exists()
     with pytest.raises(RequestError, match="cannot be read: No such file"):
-        import_sweep(tmp_path / "missing.yaml")
+        import_study(tmp_path / "missing.yaml")
     (tmp_path / "bad.yaml").write_text("a: [", encoding="utf-8")
     with pytest.raises(RequestError, match=r"bad\.yaml: not valid YAML"):
-        import_sweep(tmp_path / "bad.yaml")
-    with pytest.raises(RequestError, match="--rename lr: write theirs=ours"):
-        import_sweep(tmp_path / "sweep.yaml", ["lr"])
+        import_study(tmp_path / "bad.yaml")
+    done = run_hpo("import", "bad.yaml", "--rename", "lr", cwd=tmp_path)
+    assert (done.returncode, "--rename lr: write theirs=ours" in done.stderr) == (2, True)

@@ -1,0 +1,235 @@
+"""Fit of another tool's domain to a parameter of ours: its values translated, and cut to our bounds.
+
+A value that our parameter cannot have is cut with a note where at least half of the domain remains. Otherwise the
+parameter does not fit, and nothing is made of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpo.config import registry
+from hpo.config.aliases import SYNONYM_BOUNDS, VALUE_ALIASES, canonical
+from hpo.config.parameter import Parameter
+from hpo.config.values import OFF, Value, spell_value
+from hpo.errors import ConfigError, DefinitionError
+from hpo.study.foreign.search import Constant, ForeignDomain, Range
+from hpo.utils.text import shorten
+
+__all__ = ["Fit", "OtherMeaningError", "OutsideBoundsError", "UnknownValueError", "fit_domain", "translate"]
+
+OPEN = 1e-6  # part of a range that is left out at an end that a parameter cannot have
+
+
+class OtherMeaningError(DefinitionError):
+    """Values of another type than a parameter of ours has: the name means something else."""
+
+
+class UnknownValueError(ConfigError):
+    """Text that is none of a parameter's values."""
+
+
+class OutsideBoundsError(DefinitionError):
+    """Values most of which a parameter of ours cannot have."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Domain as a study file has it.
+
+    Attributes:
+        literal: a scalar, a list, or a table with low and high.
+        notes: what differs, a phrase each.
+        translations: `theirs -> ours` for values that are spelled otherwise.
+    """
+
+    literal: Any
+    notes: tuple[str, ...] = ()
+    translations: tuple[str, ...] = ()
+
+
+def fit_domain(parameter: Parameter, domain: ForeignDomain, renames: Mapping[str, str]) -> Fit:
+    """Fit a domain to a parameter of ours.
+
+    Args:
+        parameter: ours.
+        domain: theirs.
+        renames: our values by the text of theirs.
+
+    Raises:
+        OtherMeaningError: its values have another type.
+        OutsideBoundsError: more than half of its values are none of the parameter's.
+    """
+    if isinstance(domain, Range):
+        return _fit_range(parameter, domain)
+    values = [domain.value] if isinstance(domain, Constant) else domain.values
+    fit = _fit_values(parameter, values, renames)
+    if isinstance(domain, Constant):
+        return Fit(fit.literal[0], fit.notes, fit.translations)
+    weights = domain.probabilities
+    if weights is not None and any(each != weights[0] for each in weights):
+        note = "its probabilities have no equivalent: all values are equally likely"
+        return Fit(fit.literal, (note, *fit.notes), fit.translations)
+    return fit
+
+
+def translate(parameter: Parameter, value: Any, renames: Mapping[str, str]) -> Value:
+    """Return our value for one of theirs.
+
+    Raises:
+        OtherMeaningError: it has another type.
+        ConfigError: it is none of the parameter's values.
+    """
+    given = renames.get(str(value), value)
+    if parameter.is_off(given):
+        return OFF
+    known = _known_values(parameter)
+    if parameter.kind is str and (known or not isinstance(given, str)):
+        return parameter.check(_translate_text(parameter, given, known))
+    if given is None and parameter.help.endswith("0 is off"):
+        return parameter.check(0)
+    if parameter.kind in (int, float) and isinstance(given, str):
+        try:
+            given = float(given)
+        except ValueError:
+            raise OtherMeaningError(f"{shorten(value)} is no number") from None
+    is_number = isinstance(given, int | float) and not isinstance(given, bool)
+    if parameter.kind in (int, float) and not is_number:
+        raise OtherMeaningError(f"{shorten(value)} is no number")
+    if parameter.kind is bool and not isinstance(given, bool):
+        raise OtherMeaningError(f"{shorten(value)} is not true or false")
+    if parameter.kind is list and not isinstance(given, list):
+        raise OtherMeaningError(f"{shorten(value)} is no list")
+    return parameter.check(given)
+
+
+def _known_values(parameter: Parameter) -> list[str]:
+    return registry.models.names() if parameter.name == "model" else [str(each) for each in parameter.choices]
+
+
+def _translate_text(parameter: Parameter, value: Any, known: list[str]) -> Any:
+    """Return our spelling of a text: `torch.optim.RMSprop` is `rmsprop`."""
+    if isinstance(value, list):
+        if parameter.separator is None:
+            raise OtherMeaningError(f"{shorten(value)} is a list")
+        return value
+    if value in known or (parameter.name == "model" and registry.models.has(str(value))):
+        return str(value)
+    aliases = VALUE_ALIASES.get(parameter.name, {})
+    by_canonical = {canonical(each): each for each in known}
+    for text in (str(value), str(value).rpartition(".")[2]):
+        name = canonical(text)
+        ours = by_canonical.get(name) or aliases.get(name)
+        if ours in known:
+            return ours
+    if not isinstance(value, str):
+        raise OtherMeaningError(f"{shorten(value)} is no text")
+    raise UnknownValueError(shorten(value))
+
+
+def _fit_values(parameter: Parameter, values: Any, renames: Mapping[str, str]) -> Fit:
+    ours: dict[tuple[type, Value], Value] = {}
+    translations, reasons = [], []
+    others: list[OtherMeaningError] = []
+    unknown: list[str] = []
+    for value in values:
+        try:
+            fitting = translate(parameter, value, renames)
+            _check_meaning(parameter, fitting)
+        except OtherMeaningError as error:
+            others.append(error)
+            continue
+        except UnknownValueError as error:
+            unknown.append(str(error))
+            continue
+        except ConfigError as error:
+            reasons.append(str(error))
+            continue
+        ours.setdefault((type(fitting), fitting), fitting)
+        if isinstance(value, str) and parameter.kind is str and value != fitting:
+            translations.append(f"{value} -> {spell_value(fitting)}")
+    if others and not ours and not reasons and not unknown:
+        raise others[0]
+    count = len(reasons) + len(others) + len(unknown)
+    reasons += [str(error) for error in others]
+    if unknown:
+        verb = "have" if len(unknown) > 1 else "has"
+        reasons.append(
+            f"{', '.join(unknown)} {verb} no equivalent among the values of {parameter.name}; name one with --rename "
+            f"{parameter.name}.VALUE=OURS"
+        )
+    if 2 * count > len(values):
+        raise OutsideBoundsError("; ".join(dict.fromkeys(reasons)))
+    literals = [_written(parameter, each) for each in ours.values()]
+    return Fit(literals, tuple(f"left out: {each}" for each in dict.fromkeys(reasons)), tuple(translations))
+
+
+def _written(parameter: Parameter, value: Value) -> Any:
+    """Return a value as a study file has it."""
+    return parameter.spell(value) if parameter.kind is list else value
+
+
+def _check_meaning(parameter: Parameter, value: object) -> None:
+    low, high = SYNONYM_BOUNDS.get(parameter.name, (-math.inf, math.inf))
+    if isinstance(value, int | float) and not low <= value <= high:
+        raise OtherMeaningError(f"{value:g} is no {parameter.name} of ours, which is at most {high:g}")
+
+
+def _fit_range(parameter: Parameter, domain: Range) -> Fit:
+    if parameter.kind not in (int, float):
+        raise OtherMeaningError(f"a range of numbers is no {parameter.name} of ours")
+    _check_meaning(parameter, domain.high)
+    low, high, step, notes = domain.low, domain.high, domain.step, []
+    if parameter.kind is int:
+        if not domain.integer and (step is None or step % 1):
+            notes.append("only its whole numbers")
+            step = None
+        low, high = math.ceil(low), math.floor(high)
+        step = None if step is None or step <= 1 else int(step)
+    elif domain.integer and step is None and not domain.log:
+        step = 1.0
+    elif domain.integer and domain.log:
+        notes.append("any number of its range, not only whole ones")
+    if domain.log and step is not None:
+        notes.append(f"its steps of {step:g} on a logarithmic scale have no equivalent and are left out")
+        step = None
+    cut_low, cut_high = _cut(parameter, low, high, step)
+    if cut_low > cut_high or 2 * _width(cut_low, cut_high, domain.log) < _width(low, high, domain.log):
+        raise OutsideBoundsError(f"{domain.low:g} to {domain.high:g} is out of bounds, must be {parameter.bounds}")
+    if _width(cut_low, cut_high, log=False) < (1 - 3 * OPEN) * (high - low):
+        notes.append(f"{low:g} to {high:g} is cut to its bounds, {parameter.bounds}")
+    high = cut_high if step is None else _last_step(cut_low, cut_high, step)
+    if cut_low == high:
+        return Fit(cut_low, tuple(notes))
+    scale = {"log": True} if domain.log else {"step": step} if step else {}
+    return Fit({"low": cut_low, "high": high, **scale}, tuple(notes))
+
+
+def _cut(parameter: Parameter, low: float, high: float, step: float | None) -> tuple[float, float]:
+    """Return a range cut to the parameter's bounds; with steps, its lower end stays one of them."""
+    whole = parameter.kind is int
+    if parameter.low is not None and (low < parameter.low or (low == parameter.low and parameter.low_open)):
+        least = parameter.low
+        if parameter.low_open:
+            least = least + 1 if whole else least + OPEN * (high - low)
+        low = least if step is None else low + step * math.ceil((least - low) / step)
+    if parameter.high is not None and (high > parameter.high or (high == parameter.high and parameter.high_open)):
+        high = parameter.high
+        if parameter.high_open:
+            high = high - 1 if whole else high - OPEN * (high - low)
+    return (int(low), int(high)) if whole else (float(low), float(high))
+
+
+def _last_step(low: float, high: float, step: float) -> float:
+    """Return the last of the steps from `low` that is not above `high`."""
+    last = low + step * math.floor((high - low) / step + 1e-9)
+    return int(last) if isinstance(low, int) else float(f"{last:.12g}")
+
+
+def _width(low: float, high: float, log: bool) -> float:
+    if low > high:
+        return 0.0
+    return math.log(high / low) if log and low > 0 else high - low

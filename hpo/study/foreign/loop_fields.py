@@ -1,0 +1,262 @@
+"""Fields of a generated training loop: every parameter of another tool's search, with its type and its domain."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hpo.config.effects import ALWAYS
+from hpo.config.parameter import Parameter
+from hpo.config.trial_config import all_parameters, is_shared
+from hpo.config.values import plain_value
+from hpo.errors import ConfigError, DefinitionError
+from hpo.study.foreign.search import Choices, Constant, ForeignDomain, ForeignParameter, ForeignSearch, Range
+
+__all__ = ["LoopField", "iterate_lines", "make_fields", "write"]
+
+TAKEN = frozenset(("copy", "dict", "json", "schema", "validate", "construct", "fields"))  # of pydantic's models
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class LoopField:
+    """Field of the class of parameters.
+
+    Attributes:
+        name: a Python identifier.
+        theirs: the parameter.
+        annotation: its type as Python writes it.
+        value: its default or its domain, as Python writes it; empty for a constant that is one of our shared
+            parameters, which the study file sets.
+        shared: whether it is one of our shared parameters, such as epochs.
+        constant: the value of such a constant.
+        when: the values of other fields under which it exists.
+        encoded: whether its values are texts that hold JSON: tables, and lists of mixed types.
+        note: what differs.
+    """
+
+    name: str
+    theirs: ForeignParameter
+    annotation: str
+    value: str
+    shared: bool = False
+    constant: Any = None
+    encoded: bool = False
+    note: str = ""
+    when: Mapping[str, list[Any]] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """Return the field as a line of Python."""
+        return f"{self.name}: {self.annotation} = {self.value}"
+
+
+def make_fields(search: ForeignSearch) -> list[LoopField]:
+    """Return a field for each parameter of a search, none left out.
+
+    Raises:
+        DefinitionError: a domain is none that a parameter can have; the message names the parameter.
+    """
+    names = _name_fields(search.parameters)
+    by_name: dict[str, str] = {}
+    for parameter, name in zip(search.parameters, names, strict=True):
+        by_name.setdefault(parameter.name, name)
+    encoded = {each.name for each in search.parameters if _is_encoded(_values(each.domain))}
+    fields = []
+    for parameter, name in zip(search.parameters, names, strict=True):
+        when = {
+            by_name.get(parent, parent): [_plain(value, encoded=parent in encoded) for value in values]
+            for parent, values in parameter.when.items()
+        }
+        try:
+            fields.append(replace(_make_field(parameter, name, when), when=when))
+        except (ConfigError, DefinitionError) as error:
+            raise DefinitionError(f"{parameter.name}: {error}") from error
+    return fields
+
+
+# Names.
+
+
+def _name_fields(parameters: Sequence[ForeignParameter]) -> list[str]:
+    """Return an identifier for each parameter: `dqn.epsilon` is dqn_epsilon; no two are alike, and none is taken."""
+    names: list[str] = []
+    for parameter in parameters:
+        name = _identifier("_".join(parameter.path))
+        if keyword.iskeyword(name) or name in TAKEN or (is_shared(name) and not _is_shared_one(parameter, name)):
+            name += "_"
+        plain, number = name, 2
+        while name in names:
+            name, number = f"{plain}_{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _identifier(text: str) -> str:
+    name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in text).strip("_")
+    return name if name and not name[0].isdigit() and not name.startswith("model_") else f"p_{name}"
+
+
+def _is_shared_one(parameter: ForeignParameter, name: str) -> bool:
+    """Return whether a parameter can be our shared one of its name: always in effect, and of the same type and bounds.
+
+    Such are epochs, batch_size, learning_rate and seed. A momentum would only exist under some optimizers of ours.
+    """
+    ours = all_parameters()[name]
+    if len(parameter.path) > 1 or ours.effect is not ALWAYS or name in ("model", "optimizer", "loss") or parameter.when:
+        return False
+    if ours.kind not in (int, float) or ours.optional:
+        return False
+    domain = parameter.domain
+    values = [domain.low, domain.high] if isinstance(domain, Range) else _values(domain)
+    if isinstance(domain, Range) and (domain.integer != (ours.kind is int)):
+        return False
+    return all(_is_valid(ours, value) for value in values)
+
+
+def _is_valid(ours: Parameter, value: Any) -> bool:
+    try:
+        ours.check(value)
+    except ConfigError:
+        return False
+    return True
+
+
+# Types and domains.
+
+
+def _values(domain: ForeignDomain) -> list[Any]:
+    if isinstance(domain, Range):
+        return []
+    return [domain.value] if isinstance(domain, Constant) else list(domain.values)
+
+
+def _make_field(parameter: ForeignParameter, name: str, when: dict[str, Any]) -> LoopField:
+    domain, shared = parameter.domain, is_shared(name)
+    condition = {parent: values[0] if len(values) == 1 else values for parent, values in when.items()}
+    suffix = f", when={write(condition)}" if condition else ""
+    if isinstance(domain, Range):
+        kind, value, note = _write_range(domain, suffix)
+        if shared and all_parameters()[name].kind is float:
+            kind = "float"
+        return LoopField(name, parameter, kind, value, shared, note=_join(parameter.note, note))
+    values = _values(domain)
+    encoded = _is_encoded(values)
+    if encoded:
+        values = [json.dumps(value) for value in values]
+    annotation, values = _type_of(values)
+    if shared:
+        annotation = all_parameters()[name].kind.__name__
+        values = [float(value) if annotation == "float" else int(value) for value in values]
+    values = _distinct(values)
+    note = "each value is the JSON of one" if encoded else ""
+    weights = domain.probabilities if isinstance(domain, Choices) else None
+    if weights is not None and any(each != weights[0] for each in weights):
+        note = _join(note, f"its probabilities {list(weights)} have no equivalent")
+    note = _join(parameter.note, note)
+    if isinstance(domain, Constant) and not when:
+        if shared:
+            return LoopField(name, parameter, annotation, "", shared, values[0], encoded, note)
+        return LoopField(name, parameter, annotation, write(values[0]), shared, None, encoded, note)
+    return LoopField(
+        name, parameter, annotation, f"hpo.Categorical({write(values)}{suffix})", shared, None, encoded, note
+    )
+
+
+def _write_range(domain: Range, suffix: str) -> tuple[str, str, str]:
+    """Return type, domain and note of a range."""
+    low, high, step, note = domain.low, domain.high, domain.step, ""
+    if domain.log and step is not None and step != 1:
+        step, note = None, f"its steps of {domain.step:g} on a logarithmic scale have no equivalent"
+    if domain.log and low <= 0:
+        raise DefinitionError(f"low = {low:g}: must be above 0 on a logarithmic scale")
+    if low > high or not (math.isfinite(low) and math.isfinite(high)):
+        raise DefinitionError(f"a range from {low:g} to {high:g} holds nothing")
+    whole = domain.integer and (step is None or step % 1 == 0)
+    if whole:
+        low, high = math.ceil(low), math.floor(high)
+    options = ", log=True" if domain.log else ""
+    if step is not None and not domain.log and not (whole and step == 1):
+        step = int(step) if whole else step
+        count = math.floor((high - low) / step + 1e-9)
+        high = low + count * step if whole else float(f"{low + count * step:.12g}")
+        options = f", step={step!r}"
+    number = int if whole else float
+    return (
+        number.__name__,
+        f"hpo.{'Int' if whole else 'Float'}({number(low)!r}, {number(high)!r}{options}{suffix})",
+        note,
+    )
+
+
+def _is_encoded(values: Sequence[Any]) -> bool:
+    """Return whether values have no common type that a parameter can have: tables, or a text beside a number."""
+    kinds = {_kind(value) for value in values if value is not None}
+    if not kinds or kinds in ({int, float}, {bool}, {int}, {float}, {list}):
+        return not kinds or (kinds == {list} and any(_holds_none(value) for value in values))
+    return kinds != {str} or (None in values and "none" in values)
+
+
+def _holds_none(value: Any) -> bool:
+    return isinstance(value, list) and any(
+        each is None or isinstance(each, dict) or _holds_none(each) for each in value
+    )
+
+
+def _kind(value: Any) -> type:
+    return type(value) if isinstance(value, bool | int | float | str | list) else dict
+
+
+def _type_of(values: Sequence[Any]) -> tuple[str, list[Any]]:
+    """Return the type of values, and the values in it; JSON texts are texts."""
+    some = [value for value in values if value is not None]
+    kinds = {_kind(value) for value in some}
+    if kinds == {int, float}:
+        values = [None if value is None else float(value) for value in values]
+        kinds = {float}
+    kind = next(iter(kinds), str)
+    text = _list_type(some) if kind is list else kind.__name__
+    return (f"{text} | None" if len(some) < len(values) else text), list(values)
+
+
+def _list_type(values: Sequence[list[Any]]) -> str:
+    kinds = {_kind(item) for value in values for item in value}
+    if kinds == {int, float}:
+        return "list[float]"
+    return f"list[{next(iter(kinds)).__name__}]" if len(kinds) == 1 and kinds <= {bool, int, float, str} else "list"
+
+
+def _distinct(values: Sequence[Any]) -> list[Any]:
+    return [value for place, value in enumerate(values) if value not in values[:place]]
+
+
+def _plain(value: Any, *, encoded: bool) -> Scalar:
+    """Return a value as a condition of a study file has it."""
+    return json.dumps(value) if encoded else plain_value(value)
+
+
+def _join(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def write(value: Any) -> str:
+    """Return a value as Python writes it, texts in double quotes."""
+    if isinstance(value, str):
+        return json.dumps(value)
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{write(key)}: {write(each)}' for key, each in value.items())}}}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(write, value))}{',' if len(value) == 1 else ''})"
+    return f"[{', '.join(map(write, value))}]" if isinstance(value, list) else repr(value)
+
+
+def iterate_lines(fields: Sequence[LoopField]) -> Iterator[str]:
+    """Yield the lines of the class: each field, under a comment with what differs."""
+    for each in fields:
+        if each.note:
+            yield f"# {each.theirs.name}: {each.note}"
+        if each.value:
+            yield each.line()

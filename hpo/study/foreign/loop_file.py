@@ -1,0 +1,254 @@
+"""Training loop for another tool's search: a Python file to fill in, and the study file that launches it.
+
+The class of parameters in it has every parameter of the search with its type, domain and condition, so that nothing is
+lost, and the study needs no names, metrics or data of ours.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hpo.config import registry
+from hpo.config.builtin_metrics import BUILTIN_METRICS
+from hpo.config.choices import Direction
+from hpo.config.trial_config import TrialConfig
+from hpo.errors import DefinitionError, RequestError
+from hpo.study.foreign.imported import ImportedStudy, ImportOptions, comment, name_study
+from hpo.study.foreign.loop_fields import LoopField, iterate_lines, make_fields, write
+from hpo.study.foreign.readers import read_search
+from hpo.study.foreign.search import ForeignSearch, Goal
+from hpo.study.foreign.trials import WARMUPS, add_trials
+from hpo.utils.text import shorten
+
+__all__ = ["import_loop"]
+
+WIDTH = 100  # of a comment
+
+
+def import_loop(path: Path, loop: Path, options: ImportOptions) -> ImportedStudy:
+    """Import a file of another tool as a training loop to fill in, and a study of it.
+
+    Args:
+        path: a YAML, JSON or Python file; its content decides whose it is.
+        loop: the Python file, whose stem is the loop's name.
+        options: of the import; there are no renames, for all names are kept.
+
+    Raises:
+        RequestError: the file is wrong; the message names the file, the key and the value.
+    """
+    if options.renames or options.left_out or options.sets:
+        raise RequestError(
+            "--loop keeps every parameter as it is: --rename, --leave-out and --set are for imports without"
+        )
+    if not loop.stem.isidentifier() or loop.suffix != ".py":
+        raise RequestError(f"--loop {loop}: must be the path of a Python file, as sweep_loop.py, which can be imported")
+    if registry.models.has(loop.stem) and registry.models.get(loop.stem).builtin:
+        raise RequestError(f"--loop {loop}: {loop.stem} is a model of ours; choose another name")
+    search = read_search(path)
+    try:
+        return _make_loop(search, path.name, loop.stem, options)
+    except RequestError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _make_loop(search: ForeignSearch, source: str, name: str, options: ImportOptions) -> ImportedStudy:
+    fields = make_fields(search)
+    count = len(search.parameters)
+    study = ImportedStudy(search.tool, notes=list(search.notes), about=search.about, kept=count, total=count)
+    table = study.table
+    if (named := name_study(search)) is not None:
+        table["name"] = named
+    if options.dataset is not None:
+        table["dataset"] = options.dataset
+    metrics = _name_metrics(search, study)
+    objectives = [{"metric": each.metric, "direction": each.direction} for each in metrics]
+    table["objective"] = objectives[0] if len(objectives) == 1 else objectives
+    if search.target is not None:
+        table["target"] = search.target
+    add_trials(study, search)
+    constants = {each.name: each.constant for each in fields if each.shared and not each.value}
+    table["parameters"] = {"model": name, **constants}
+    if not any(each.name == "epochs" for each in fields):
+        table["parameters"]["epochs"] = TrialConfig().epochs
+        study.notes.append(
+            f"it has no epochs: trial.epochs() counts the {TrialConfig().epochs} of the study file; change them there"
+        )
+    study.mappings = [f"{each.theirs.name} -> {each.name}" for each in fields if each.theirs.name != each.name]
+    study.notes += [f"{each.theirs.name}: {each.note}" for each in fields if each.note]
+    _note_pruner(study, fields)
+    study.loop = "\n".join(_write(search, source, name, fields, metrics)) + "\n"
+    return study
+
+
+def _name_metrics(search: ForeignSearch, study: ImportedStudy) -> list[Goal]:
+    """Return the objectives by names that a loop can report: `eval/reward` is eval_reward."""
+    if search.metric is None:
+        study.notes.append("it has no metric; the loop reports val_loss, which is minimized, until you name another")
+        return [Goal("val_loss", "minimize")]
+    goals = []
+    for goal in (Goal(search.metric, search.direction), *search.also):
+        theirs, direction = str(goal.metric), goal.direction
+        if direction is None:
+            direction = "minimize" if theirs.lower().rstrip("0123456789").endswith(("loss", "error")) else "maximize"
+            study.notes.append(f"metric {theirs}: the file says no direction; it is to {direction} until you change it")
+        goals.append(Goal(_name_metric(theirs, direction), direction))
+        if goals[-1].metric != theirs:
+            study.notes.append(f"metric {theirs} is called {goals[-1].metric} in the loop")
+    if len({goal.metric for goal in goals}) < len(goals):
+        raise DefinitionError(f"metrics: {shorten([goal.metric for goal in goals])}: two have the same name")
+    return goals
+
+
+def _name_metric(theirs: str, direction: Direction) -> str:
+    name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in theirs).strip("_") or "metric"
+    name = f"m_{name}" if name[0].isdigit() else name
+    builtin = BUILTIN_METRICS.get(name)
+    return f"{name}_" if builtin is not None and builtin.direction != direction else name
+
+
+def _note_pruner(study: ImportedStudy, fields: Sequence[LoopField]) -> None:
+    """Say that a pruner never prunes, where the epochs are constant and end before it may."""
+    epochs = next((each.constant for each in fields if each.name == "epochs" and each.constant is not None), None)
+    pruner = study.table["pruner"]
+    options = pruner if isinstance(pruner, dict) else {"name": pruner}
+    warmup = WARMUPS.get(str(options["name"]))
+    if epochs is None or warmup is None:
+        return
+    first = options.get(warmup[0], warmup[1])
+    if first >= epochs:
+        study.notes.append(f"the pruner never prunes: it begins at epoch {first}, and a trial has {epochs} epochs")
+
+
+# The Python file.
+
+
+def _write(
+    search: ForeignSearch,
+    source: str,
+    name: str,
+    fields: Sequence[LoopField],
+    metrics: Sequence[Goal],
+) -> Iterator[str]:
+    """Yield the lines of the Python file."""
+    uses = sorted({each.name for each in fields if each.shared and not each.value} | {"epochs"})
+    own = [each for each in fields if not (each.shared and not each.value)]
+    nested = _needs_names(fields)
+    title = "".join(c if c.isprintable() and c not in '"\\' else " " for c in source)
+    yield f'"""Training loop for the search of {title} ({search.tool}): write the training where it says so."""'
+    yield ""
+    yield "from __future__ import annotations"
+    yield ""
+    if nested:
+        if any(each.encoded for each in fields):
+            yield "import json"
+        yield "from typing import Any"
+        yield ""
+    yield "from pydantic import BaseModel"
+    yield ""
+    yield "import hpo"
+    yield ""
+    yield ""
+    yield "class Parameters(BaseModel):"
+    yield '    """Parameters of the search, each with its domain."""'
+    yield ""
+    lines = [f"    {line}" for line in iterate_lines(own)]
+    yield from (part for line in lines for part in _wrap(line))
+    if not any(each.value for each in own):
+        yield "    # The study file has all of them."
+    yield ""
+    if nested:
+        yield ""
+        yield from _write_names(fields)
+    reports = {each.metric: each.direction for each in metrics}
+    yield ""
+    yield "@hpo.training_loop("
+    yield f"    {write(name)},"
+    yield "    parameters=Parameters,"
+    yield f"    uses={write(uses)},"
+    yield f"    reports={write(reports)},"
+    yield ")"
+    yield "def train(trial: hpo.Trial) -> None:"
+    yield from _write_body(metrics, nested=nested)
+
+
+def _wrap(line: str) -> list[str]:
+    if not line.strip().startswith("#"):
+        return [line]
+    return [f"    # {part}" for part in textwrap.wrap(comment(line.strip()[1:].strip())[2:], WIDTH)]
+
+
+def _needs_names(fields: Sequence[LoopField]) -> bool:
+    return any(each.encoded or (each.name,) != each.theirs.path for each in fields)
+
+
+AS_WRITTEN = """
+def as_written(config: hpo.TrialConfig) -> dict[str, Any]:
+    \"""Return a configuration as the file has it: nested, with its names, and without what has no effect.\"""
+    written: dict[str, Any] = {{}}
+    for name, path in PATHS.items():
+        table, value = written, getattr(config, name)
+{condition}        for key in path[:-1]:
+            table = table.setdefault(key, {{}})
+        table[path[-1]] = {decoded}
+    return written
+
+
+def as_parameters(written: dict[str, Any]) -> dict[str, Any]:
+    \"""Return the parameters, by their names here, of a configuration as the file has it.\"""
+    parameters: dict[str, Any] = {{}}
+    for name, path in PATHS.items():
+        value: Any = written
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            parameters[name] = {encoded}
+    return parameters
+"""
+CONDITION = """        conditions = CONDITIONS.get(name, {})
+        if any(getattr(config, parent) not in values for parent, values in conditions.items()):
+            continue
+"""
+
+
+def _write_names(fields: Sequence[LoopField]) -> Iterator[str]:
+    """Yield a table of the names that differ, and the functions that map configurations both ways."""
+    encoded = [each.name for each in fields if each.encoded]
+    conditions = {each.name: each.when for each in fields if each.when}
+    yield "# Where each parameter stands in the file's own configuration."
+    yield "PATHS = {"
+    yield from (f"    {write(each.name)}: {write(each.theirs.path)}," for each in fields)
+    yield "}"
+    if conditions:
+        yield "# The values of others under which a parameter exists."
+        yield "CONDITIONS = {"
+        yield from (f"    {write(name)}: {write(dict(when))}," for name, when in conditions.items())
+        yield "}"
+    if encoded:
+        yield f"ENCODED = {write(encoded)}  # whose values are texts that hold JSON"
+    yield ""
+    yield from (
+        AS_WRITTEN.rstrip()
+        .format(
+            condition=CONDITION if conditions else "",
+            decoded="json.loads(value) if name in ENCODED else value" if encoded else "value",
+            encoded="json.dumps(value) if name in ENCODED else value" if encoded else "value",
+        )
+        .splitlines()
+    )
+    yield ""
+
+
+def _write_body(metrics: Sequence[Goal], *, nested: bool) -> Iterator[str]:
+    reported = ", ".join(f"{each.metric}=…" for each in metrics)
+    names = " and ".join(str(each.metric) for each in metrics)
+    yield f'    """Train one trial, and report {names} after each epoch."""'
+    yield "    config = trial.config  # config.NAME is a parameter"
+    if nested:
+        yield "    written = as_written(config)  # the same as your own code knows them"
+    yield "    # Build what is trained here, on trial.device, and replace the next line by the loop below it."
+    yield f'    raise NotImplementedError("write the training of a trial here, and report {names}")'
+    yield "    # for epoch in trial.epochs(model=model, optimizer=optimizer):"
+    yield "    #     …"
+    yield f"    #     trial.report({reported})"
