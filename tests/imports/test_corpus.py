@@ -17,8 +17,9 @@ from hpo.config.values import plain_value
 from hpo.space import Space
 from hpo.space.domains import Range as OurRange
 from hpo.study.definition import constant_parameters
+from hpo.study.foreign.imported import comment
 from hpo.study.foreign.readers import read_search
-from hpo.study.foreign.search import Choices, Constant, ForeignDomain
+from hpo.study.foreign.search import Choices, Computed, Constant, ForeignDomain
 from hpo.study.input.study_file import parse_definition
 from tests.helpers import run_hpo, train_here
 from tests.imports.cases import CASES, LOOP, Case
@@ -50,7 +51,10 @@ def test_a_loop_has_every_parameter_with_its_values(case: Case) -> None:
     scope: dict[str, Any] = {"__name__": LOOP}
     exec(compile(case.loop.loop, f"{LOOP}.py", "exec"), scope)
     space = parse_definition(tomllib.loads(case.loop.toml(case.file.name)), "corpus", Path())[1].space
-    theirs = read_search(case.file).parameters
+    found = read_search(case.file).parameters
+    computed = [each.domain.expression for each in found if isinstance(each.domain, Computed)]
+    assert all(comment(expression)[2:] in case.loop.loop for expression in computed)
+    theirs = [each for each in found if not isinstance(each.domain, Computed)]
     paths = scope.get("PATHS") or {each.name: each.path for each in theirs}
     assert sorted(map(tuple, paths.values())) == sorted(each.path for each in theirs)
     config = TrialConfig(**{"model": LOOP, **constant_parameters(space)})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar
 
-from hpo.errors import DefinitionError, RequestError
+from hpo.errors import DefinitionError, ImportRefusedError, RequestError
 from hpo.study.foreign.search import Choices, Constant, ForeignDomain, Range
 from hpo.utils.text import shorten
 
@@ -38,7 +38,8 @@ def read_each(items: Iterable[tuple[str, Item]], read: Callable[[str, Item], Ite
         read: returns what an item is, or raises a RequestError that does not name it.
 
     Raises:
-        DefinitionError: has a line for each item that is wrong, which begins with its name.
+        DefinitionError: one of them is wrong; the message begins with its name.
+        ImportRefusedError: several are; `lines` has one for each.
     """
     results: list[Result] = []
     problems: list[str] = []
@@ -47,8 +48,10 @@ def read_each(items: Iterable[tuple[str, Item]], read: Callable[[str, Item], Ite
             results += read(name, item)
         except RequestError as error:
             problems.append(f"{shorten(name, quote=False)}: {error}")
+    if len(problems) == 1:
+        raise DefinitionError(problems[0])
     if problems:
-        raise DefinitionError("\n".join(problems))
+        raise ImportRefusedError(f"{len(problems)} parameters cannot be read, each on a line above", problems)
     return results
 
 

@@ -16,7 +16,7 @@ from hpo.config.aliases import SYNONYM_BOUNDS, VALUE_ALIASES, canonical
 from hpo.config.parameter import Parameter
 from hpo.config.values import OFF, Value, spell_value
 from hpo.errors import ConfigError, DefinitionError
-from hpo.study.foreign.search import Constant, ForeignDomain, Range
+from hpo.study.foreign.search import Computed, Constant, ForeignDomain, Range
 from hpo.utils.text import shorten
 
 __all__ = ["Fit", "OtherMeaningError", "OutsideBoundsError", "UnknownValueError", "fit_domain", "translate"]
@@ -65,6 +65,8 @@ def fit_domain(parameter: Parameter, domain: ForeignDomain, renames: Mapping[str
     """
     if isinstance(domain, Range):
         return _fit_range(parameter, domain)
+    if isinstance(domain, Computed):
+        raise OtherMeaningError(f"{domain.expression} is no value")
     values = [domain.value] if isinstance(domain, Constant) else domain.values
     fit = _fit_values(parameter, values, renames)
     if isinstance(domain, Constant):

@@ -13,7 +13,7 @@ from typing import Any
 from hpo.errors import DefinitionError
 from hpo.study.foreign.domains import count, list_choices, read_each
 from hpo.study.foreign.hydra_domains import read_override, read_specification
-from hpo.study.foreign.search import Constant, ForeignParameter, ForeignSearch, Method
+from hpo.study.foreign.search import Computed, Constant, ForeignParameter, ForeignSearch, Method, name_values
 from hpo.utils.text import shorten
 
 __all__ = ["read", "recognizes"]
@@ -73,11 +73,14 @@ def read(document: Mapping[str, Any] | str, _path: Path) -> ForeignSearch:
     if not swept:
         raise DefinitionError("hydra.sweeper: has no parameters under params")
     metric = next((document[key] for key in METRIC_KEYS if isinstance(document.get(key), str)), None)
+    if metric is not None and not settings.get("also"):
+        settings["metric"] = metric
+    elif "metric" in settings:
+        notes.append("what its function returns has no name there, and is called value here")
     name = section.get("study_name")
     return ForeignSearch(
         TOOL,
         (*swept, *constants),
-        metric=metric,
         name=name if isinstance(name, str) and "${" not in name else None,
         notes=(*notes, *_describe_files(choices, paths)),
         **settings,
@@ -119,20 +122,20 @@ def _has_params(section: Spec) -> bool:
 
 
 def _read_settings(section: Spec, sweeper: str, choices: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
-    """Return method, trials and direction of a sweep."""
+    """Return method, trials and objectives of a sweep."""
     table, key, default = section, "n_trials", DEFAULT_TRIALS.get(sweeper)
-    direction: Any = None
+    directions: list[Any] = []
     method: Method | None = "grid"
     if sweeper == "optuna":
-        direction = _read_direction(section.get("direction", "minimize"), notes)
+        directions = _read_directions(section.get("direction", "minimize"))
         method = _read_sampler(section.get("sampler"), choices.get("hydra/sweeper/sampler"), notes)
     elif sweeper == "ax":
         table, key = _table(section, "ax_config"), "max_trials"
-        direction = "minimize" if _table(table, "experiment").get("minimize", True) else "maximize"
+        directions = ["minimize" if _table(table, "experiment").get("minimize", True) else "maximize"]
         method = "gp"
     elif sweeper == "nevergrad":
         table, key = _table(section, "optim"), "budget"
-        direction = "maximize" if table.get("maximize") else "minimize"
+        directions = ["maximize" if table.get("maximize") else "minimize"]
         method = OPTIMIZERS.get(str(table.get("optimizer", "NGOpt")))
         if method is None:
             notes.append(f"optimizer {shorten(table.get('optimizer', 'NGOpt'))} has no equivalent among the samplers")
@@ -140,7 +143,8 @@ def _read_settings(section: Spec, sweeper: str, choices: Mapping[str, str], note
     if trials is None and default is not None and method != "grid":
         notes.append(f"it gives no {key}; trials = {default}, the default of its sweeper")
         trials = default
-    return {"method": method, "direction": direction, "trials": None if trials is None else count(trials, key)}
+    goals = name_values(directions) if directions else {}
+    return {"method": method, "trials": None if trials is None else count(trials, key), **goals}
 
 
 def _table(document: Spec, key: str) -> Spec:
@@ -150,16 +154,12 @@ def _table(document: Spec, key: str) -> Spec:
     return found
 
 
-def _read_direction(direction: object, notes: list[str]) -> Any:
-    if isinstance(direction, list) and len(direction) == 1:
-        direction = direction[0]
-    if isinstance(direction, list) and all(each in ("minimize", "maximize") for each in direction):
-        listed = ", ".join(direction)
-        notes.append(f"it optimizes {len(direction)} numbers at once ({listed}); name them in the study's objective")
-        return None
-    if direction not in ("minimize", "maximize"):
-        raise DefinitionError(f"direction = {shorten(direction)}: must be minimize or maximize")
-    return direction
+def _read_directions(direction: object) -> list[Any]:
+    directions = direction if isinstance(direction, list) and direction else [direction]
+    for each in directions:
+        if each not in ("minimize", "maximize"):
+            raise DefinitionError(f"direction = {shorten(each)}: must be minimize or maximize")
+    return directions
 
 
 def _read_sampler(sampler: object, choice: str | None, notes: list[str]) -> Method | None:
@@ -242,7 +242,7 @@ def _read_constant(document: Spec, path: tuple[str, ...], value: Any) -> Foreign
         if isinstance(target, int | float | str) and "${" not in str(target):
             return ForeignParameter(path, Constant(target), note=f"the value of {reference[1]}")
     unknown = isinstance(value, str) and "${" in value
-    return ForeignParameter(path, Constant(value), note="known only when Hydra runs" if unknown else "")
+    return ForeignParameter(path, Computed(value) if unknown else Constant(value))
 
 
 def _describe_files(choices: Mapping[str, str], swept: set[tuple[str, ...]]) -> Iterator[str]:

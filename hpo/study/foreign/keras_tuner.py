@@ -101,15 +101,11 @@ def _merge(found: list[ForeignParameter]) -> tuple[list[ForeignParameter], list[
     for parameter in found:
         if any(parameter == each for each in merged):
             continue
-        if any(each.path == parameter.path and not _exclude(each.when, parameter.when) for each in merged):
+        if any(each.path == parameter.path and not each.excludes(parameter) for each in merged):
             notes.append(f"{parameter.name} occurs again where it exists already, and is left out there")
             continue
         merged.append(parameter)
     return merged, notes
-
-
-def _exclude(one: Mapping[str, tuple[Any, ...]], other: Mapping[str, tuple[Any, ...]]) -> bool:
-    return any(not set(map(repr, one[key])) & set(map(repr, other[key])) for key in one.keys() & other.keys())
 
 
 def _read_metric(document: Spec) -> tuple[str | None, Literal["minimize", "maximize"] | None]:

@@ -14,7 +14,7 @@ from hpo.config.parameter import Parameter
 from hpo.config.trial_config import all_parameters, is_shared
 from hpo.config.values import plain_value
 from hpo.errors import ConfigError, DefinitionError
-from hpo.study.foreign.search import Choices, Constant, ForeignDomain, ForeignParameter, ForeignSearch, Range
+from hpo.study.foreign.search import Choices, Computed, Constant, ForeignDomain, ForeignParameter, ForeignSearch, Range
 
 __all__ = ["LoopField", "iterate_lines", "make_fields", "write"]
 
@@ -55,18 +55,20 @@ class LoopField:
 
 
 def make_fields(search: ForeignSearch) -> list[LoopField]:
-    """Return a field for each parameter of a search, none left out.
+    """Return a field for each parameter of a search; none is left out but those that the file computes.
 
     Raises:
         DefinitionError: a domain is none that a parameter can have; the message names the parameter.
     """
-    names = _name_fields(search.parameters)
+    parameters = [each for each in search.parameters if not isinstance(each.domain, Computed)]
+    names = _name_fields(parameters)
     by_name: dict[str, str] = {}
-    for parameter, name in zip(search.parameters, names, strict=True):
+    for parameter, name in zip(parameters, names, strict=True):
         by_name.setdefault(parameter.name, name)
-    encoded = {each.name for each in search.parameters if _is_encoded(_values(each.domain))}
+    listed = [each for each in parameters if not isinstance(each.domain, Range)]
+    encoded = {each.name for each in listed if _is_encoded(_values(each.domain))}
     fields = []
-    for parameter, name in zip(search.parameters, names, strict=True):
+    for parameter, name in zip(parameters, names, strict=True):
         when = {
             by_name.get(parent, parent): [_plain(value, encoded=parent in encoded) for value in values]
             for parent, values in parameter.when.items()
@@ -129,7 +131,7 @@ def _is_valid(ours: Parameter, value: Any) -> bool:
 
 
 def _values(domain: ForeignDomain) -> list[Any]:
-    if isinstance(domain, Range):
+    if isinstance(domain, Range | Computed):
         return []
     return [domain.value] if isinstance(domain, Constant) else list(domain.values)
 

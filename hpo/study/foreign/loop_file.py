@@ -7,7 +7,7 @@ lost, and the study needs no names, metrics or data of ours.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hpo.config import registry
@@ -18,7 +18,7 @@ from hpo.errors import DefinitionError, RequestError
 from hpo.study.foreign.imported import ImportedStudy, ImportOptions, comment, name_study
 from hpo.study.foreign.loop_fields import LoopField, iterate_lines, make_fields, write
 from hpo.study.foreign.readers import read_search
-from hpo.study.foreign.search import ForeignSearch, Goal
+from hpo.study.foreign.search import Computed, ForeignSearch, Goal
 from hpo.study.foreign.trials import WARMUPS, add_trials
 from hpo.utils.text import shorten
 
@@ -170,7 +170,8 @@ def _write(
     yield f"    reports={write(reports)},"
     yield ")"
     yield "def train(trial: hpo.Trial) -> None:"
-    yield from _write_body(metrics, nested=nested)
+    computed = {each.name: each.domain.expression for each in search.parameters if isinstance(each.domain, Computed)}
+    yield from _write_body(metrics, computed, nested=nested)
 
 
 def _wrap(line: str) -> list[str]:
@@ -204,8 +205,13 @@ def as_parameters(written: dict[str, Any]) -> dict[str, Any]:
             value = value.get(key) if isinstance(value, dict) else None
         if value is not None:
             parameters[name] = {encoded}
-    return parameters
+    return {returned}
 """
+HELD = """{
+        name: value
+        for name, value in parameters.items()
+        if all(parameters.get(parent) in values for parent, values in CONDITIONS.get(name, {}).items())
+    }"""
 CONDITION = """        conditions = CONDITIONS.get(name, {})
         if any(getattr(config, parent) not in values for parent, values in conditions.items()):
             continue
@@ -234,19 +240,22 @@ def _write_names(fields: Sequence[LoopField]) -> Iterator[str]:
             condition=CONDITION if conditions else "",
             decoded="json.loads(value) if name in ENCODED else value" if encoded else "value",
             encoded="json.dumps(value) if name in ENCODED else value" if encoded else "value",
+            returned=HELD if conditions else "parameters",
         )
         .splitlines()
     )
     yield ""
 
 
-def _write_body(metrics: Sequence[Goal], *, nested: bool) -> Iterator[str]:
+def _write_body(metrics: Sequence[Goal], computed: Mapping[str, str], *, nested: bool) -> Iterator[str]:
     reported = ", ".join(f"{each.metric}=…" for each in metrics)
     names = " and ".join(str(each.metric) for each in metrics)
     yield f'    """Train one trial, and report {names} after each epoch."""'
     yield "    config = trial.config  # config.NAME is a parameter"
     if nested:
         yield "    written = as_written(config)  # the same as your own code knows them"
+    for name, expression in computed.items():
+        yield f"    {comment(f'{name}: compute it here, as the file does: {expression}')}"
     yield "    # Build what is trained here, on trial.device, and replace the next line by the loop below it."
     yield f'    raise NotImplementedError("write the training of a trial here, and report {names}")'
     yield "    # for epoch in trial.epochs(model=model, optimizer=optimizer):"

@@ -12,7 +12,7 @@ from hpo.config.aliases import NEAR_MISSES, OTHER_LEARNING, canonical, find_alia
 from hpo.config.trial_config import all_parameters
 from hpo.errors import ConfigError, RequestError, describe_unknown
 from hpo.study.foreign.fit import Fit, OtherMeaningError, OutsideBoundsError, fit_domain, translate
-from hpo.study.foreign.search import Choices, Constant, ForeignParameter, ForeignSearch
+from hpo.study.foreign.search import Choices, Computed, Constant, ForeignParameter, ForeignSearch
 
 __all__ = ["Outcome", "ParameterMapper", "describe", "join_parameters", "models_of"]
 
@@ -162,6 +162,8 @@ class ParameterMapper:
         return [self._add_condition(each, by_name) for each in outcomes]
 
     def _map_one(self, theirs: ForeignParameter) -> Outcome:
+        if isinstance(theirs.domain, Computed):
+            return Outcome(theirs, why=f"the file computes it: {theirs.domain.expression}")
         containers, last = split_name(theirs)
         renamed = next((self.renames[key] for key in (theirs.name, last) if key in self.renames), None)
         if renamed is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.foreign.domains import continuous, count, list_choices, normal, number, quantized, read_each, whole
-from hpo.study.foreign.search import Choices, ForeignDomain, ForeignParameter, ForeignSearch, Method
+from hpo.study.foreign.search import Choices, ForeignDomain, ForeignParameter, ForeignSearch, Method, name_values
 from hpo.utils.documents import read_document
 from hpo.utils.text import shorten
 
@@ -74,14 +74,14 @@ def _read_experiment(experiment: Spec, path: Path) -> ForeignSearch:
     return ForeignSearch(
         TOOL,
         tuple(_read_space(space)),
-        direction=_read_direction(tuner),
+        **name_values([_read_direction(tuner)]),
         method=method,
         trials=None if trials is None else count(trials, "maxTrialNumber"),
         timeout=None if duration is None else _read_duration(duration),
         pruner=_read_assessor(assessor, notes) or pruner,
         name=None if name is None else str(name),
         about=str(experiment.get("description") or ""),
-        notes=("a trial reports one number there, which has no name", *notes),
+        notes=("a trial reports one number, which has no name there and is called value here", *notes),
     )
 
 

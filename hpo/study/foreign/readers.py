@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hpo.errors import DefinitionError, RequestError
+from hpo.errors import DefinitionError, ImportRefusedError, RequestError
+from hpo.study.foreign import hydra, katib, keras_tuner, nni, optuna_script, ray_tune
 from hpo.study.foreign.search import ForeignSearch
 from hpo.study.foreign.wandb import is_sweep, read_sweep
 from hpo.utils.documents import read_document, read_text
@@ -32,8 +33,17 @@ class Reader:
     read: Callable[[Document, Path], ForeignSearch]
 
 
+SQLITE = b"SQLite format 3\0"  # the first bytes of such a database
 # The first that recognizes a file reads it, so the most particular come first.
-READERS: tuple[Reader, ...] = (Reader("Weights & Biases sweep (YAML, JSON)", is_sweep, read_sweep),)
+READERS: tuple[Reader, ...] = (
+    Reader("Ray Tune search space (Python)", ray_tune.recognizes, ray_tune.read),
+    Reader("Optuna objective function (Python)", optuna_script.recognizes, optuna_script.read),
+    Reader("Katib experiment (YAML)", katib.recognizes, katib.read),
+    Reader("Hydra configuration with a sweeper (YAML)", hydra.recognizes, hydra.read),
+    Reader("KerasTuner hyperparameters (JSON)", keras_tuner.recognizes, keras_tuner.read),
+    Reader("NNI search space or experiment (JSON, YAML)", nni.recognizes, nni.read),
+    Reader("Weights & Biases sweep (YAML, JSON)", is_sweep, read_sweep),
+)
 
 
 def read_search(path: Path) -> ForeignSearch:
@@ -52,12 +62,27 @@ def read_search(path: Path) -> ForeignSearch:
         raise DefinitionError(f"{path}: is none of the files that can be imported: {kinds}")
     try:
         return reader.read(document, path)
+    except ImportRefusedError as error:
+        raise ImportRefusedError(f"{path}: {error}", error.lines) from error
     except RequestError as error:
         raise type(error)(f"{path}: {error}") from error
 
 
 def _read(path: Path) -> Document:
     suffix = path.suffix.lower()
+    if _is_database(path):
+        raise DefinitionError(
+            f"{path}: is a database, whose studies need no import: hpo list --storage sqlite:///{path} lists those of "
+            "Optuna"
+        )
     if suffix == ".py":
         return read_text(path)
     return read_document(path, style="json" if suffix == ".json" else "yaml")
+
+
+def _is_database(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE)) == SQLITE
+    except (OSError, ValueError):
+        return False

@@ -6,13 +6,24 @@ afterwards, by `hpo.study.foreign.mapping`, and a training loop of the user's ow
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hpo.config.choices import Direction
 
-__all__ = ["Choices", "Constant", "ForeignDomain", "ForeignParameter", "ForeignSearch", "Goal", "Method", "Range"]
+__all__ = [
+    "Choices",
+    "Computed",
+    "Constant",
+    "ForeignDomain",
+    "ForeignParameter",
+    "ForeignSearch",
+    "Goal",
+    "Method",
+    "Range",
+    "name_values",
+]
 
 Method = Literal["random", "grid", "tpe", "gp", "cmaes", "nsga2", "qmc"]  # our samplers
 
@@ -60,7 +71,18 @@ class Range:
     integer: bool = False
 
 
-ForeignDomain = Constant | Choices | Range
+@dataclass(frozen=True)
+class Computed:
+    """Value that the other tool's own code computes, when it runs.
+
+    Attributes:
+        expression: as the file has it: `lambda spec: spec.config.lr * 2`, `${oc.env:DATA}`.
+    """
+
+    expression: str
+
+
+ForeignDomain = Constant | Choices | Range | Computed
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,11 @@ class ForeignParameter:
         """Dotted name, such as `dqn.epsilon`."""
         return ".".join(self.path)
 
+    def excludes(self, other: ForeignParameter) -> bool:
+        """Return whether no condition lets both parameters exist."""
+        both = self.when.keys() & other.when.keys()
+        return any(not set(map(repr, self.when[key])) & set(map(repr, other.when[key])) for key in both)
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -91,6 +118,16 @@ class Goal:
 
     metric: str | None
     direction: Direction | None
+
+
+def name_values(directions: Sequence[Direction]) -> dict[str, Any]:
+    """Return the objectives, as attributes of a search, of a tool whose functions return numbers without names.
+
+    They are called `value`, or `value_1`, `value_2`, … where there are several.
+    """
+    names = ["value"] if len(directions) == 1 else [f"value_{number + 1}" for number in range(len(directions))]
+    first, *others = [Goal(*pair) for pair in zip(names, directions, strict=True)]
+    return {"metric": first.metric, "direction": first.direction, "also": tuple(others)}
 
 
 @dataclass(frozen=True)
