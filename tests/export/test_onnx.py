@@ -56,9 +56,7 @@ RESIDUAL = {"model": "cnn", "block_channels": "4-6", "kernel_size": 4, "residual
 VIT = {"model": "vit", "width": 8, "heads": 2, "activation": "mish"}
 
 
-@pytest.mark.parametrize(
-    "config", [CONFIGS[0], CONFIGS[-2], TrialConfig(**RESIDUAL), TrialConfig(**VIT)], ids=str
-)
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[-2], TrialConfig(**RESIDUAL), TrialConfig(**VIT)], ids=str)
 def test_onnxruntime_says_what_torch_says_for_any_number_of_samples(config: TrialConfig, tmp_path: Path) -> None:
     model, path = trained(config), tmp_path / "model.onnx"
     assert write_onnx(model, path, torch.randn(20, *SHAPE)) < 1e-4

@@ -40,7 +40,11 @@ def _found(python: str | Path, cwd: Path, **environment: str) -> list[str]:
 @pytest.mark.integration
 def test_in_a_checkout(tmp_path: Path) -> None:
     _, path, names, docs = _found(sys.executable, tmp_path, PYTHONPATH=str(ROOT))
-    assert (path, names, docs) == (str(ROOT / "studies" / "quickstart.toml"), "['cnn', 'deep_cnn', 'mlp', 'tabular', 'vit']", "True")
+    assert (path, names, docs) == (
+        str(ROOT / "studies" / "quickstart.toml"),
+        "['cnn', 'deep_cnn', 'mlp', 'tabular', 'vit']",
+        "True",
+    )
 
 
 @pytest.mark.integration
