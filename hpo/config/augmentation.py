@@ -31,10 +31,15 @@ def check_augmentation(config: TrialConfig, shape: Sequence[int], name: str) -> 
         name: of the data set.
 
     Raises:
-        ConfigError: they are no images, or have another number of channels.
+        ConfigError: they are no images, or have another number of channels; the model takes whole numbers.
     """
     if not (names := augmentation_key(config)[:1]):
         return
+    if config.integers:
+        raise ConfigError(
+            f"augment = '{config.augment}': changes images, but model '{config.model}' takes whole numbers; leave "
+            "augment out"
+        )
     if len(shape) != 3:
         raise ConfigError(
             f"augment = '{config.augment}': changes images, but a sample of {name} has shape {tuple(shape)}; leave "

@@ -22,6 +22,7 @@ __all__ = [
     "SCHEDULES",
     "TASKS",
     "TASK_LOSSES",
+    "WEIGHT_AVERAGES",
     "Direction",
     "Initialisation",
     "Optimizer",
@@ -42,6 +43,10 @@ SGD: Mapping[str, str | tuple[str, ...]] = {
 }
 
 
+# What an optimizer takes that steps along the gradient at a rate of each layer's.
+FIRST_ORDER = ("layer_learning_rate_decay", "head_learning_rate", "gradient_accumulation")
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """Optimizer of torch, and the parameters that it takes.
@@ -53,6 +58,9 @@ class Optimizer:
         defaults: defaults of parameters under this optimizer, where they differ from the usual ones.
         first_order: whether it steps along the gradient, which can then be clipped, and be that of several batches, at
             a rate that may differ by layer.
+        signs: whether only the signs of the gradient's numbers count, so that clipping it changes nothing.
+        averages: whether it averages weights by itself, with which models are then evaluated.
+        extra: the extra of this package that installs the optimizer's own; empty where torch, or we, have it.
     """
 
     target: str
@@ -60,11 +68,18 @@ class Optimizer:
     fixed: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     first_order: bool = True
+    signs: bool = False
+    averages: bool = False
+    extra: str = ""
 
     def takes(self, parameter: str) -> bool:
         """Return whether the parameter of that name has an effect under this optimizer."""
-        if parameter in ("gradient_clip", "layer_learning_rate_decay", "gradient_accumulation"):
+        if parameter == "gradient_clip":
+            return self.first_order and not self.signs
+        if parameter in FIRST_ORDER:
             return self.first_order
+        if parameter == "weight_averaging":
+            return not self.averages
         return any(parameter in ((names,) if isinstance(names, str) else names) for names in self.arguments.values())
 
 
@@ -86,10 +101,49 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
             fixed={"history_size": 10, "max_iter": 4, "line_search_fn": "strong_wolfe"},
             first_order=False,
         ),
+        "adagrad": Optimizer(
+            "torch.optim.Adagrad",
+            {"lr": "learning_rate", "eps": "epsilon", "weight_decay": "weight_decay"},
+            defaults={"learning_rate": 0.01, "epsilon": 1e-10},
+        ),
+        "adadelta": Optimizer(
+            "torch.optim.Adadelta",
+            {"lr": "learning_rate", "rho": "rho", "eps": "epsilon", "weight_decay": "weight_decay"},
+            defaults={"learning_rate": 1.0, "epsilon": 1e-6},
+        ),
+        "adamax": Optimizer("torch.optim.Adamax", ADAM, defaults={"learning_rate": 0.002}),
+        "radam": Optimizer("torch.optim.RAdam", ADAM),
+        "asgd": Optimizer(
+            "torch.optim.ASGD",
+            {
+                "lr": "learning_rate",
+                "lambd": "asgd_decay",
+                "alpha": "asgd_power",
+                "t0": "asgd_start",
+                "weight_decay": "weight_decay",
+            },
+            defaults={"learning_rate": 0.01},
+            averages=True,
+        ),
+        "rprop": Optimizer("torch.optim.Rprop", {"lr": "learning_rate"}, defaults={"learning_rate": 0.01}, signs=True),
+        "lion": Optimizer(
+            "hpo.training.optimizers.Lion",
+            {"lr": "learning_rate", "betas": ("beta1", "beta2"), "weight_decay": "weight_decay"},
+            defaults={"learning_rate": 1e-4, "beta2": 0.99},
+        ),
+        "schedule_free_adamw": Optimizer(
+            "schedulefree.AdamWScheduleFree",
+            ADAM,
+            defaults={"learning_rate": 0.0025},
+            averages=True,
+            extra="schedulefree",
+        ),
     }
 )
 
 AUGMENTATIONS = ("flip", "crop", "cutout", "randaugment")
+# Averages of weights, with which models are evaluated: exponential moving, of steps; and stochastic, of epochs.
+WEIGHT_AVERAGES = ("ema", "swa")
 
 ACTIVATIONS: Mapping[str, str] = MappingProxyType(
     {

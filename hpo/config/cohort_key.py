@@ -6,6 +6,7 @@ Study and training compare them.
 from __future__ import annotations
 
 from hpo.config.augmentation import augmentation_key
+from hpo.config.model_library import find_library
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig, all_parameters
 
@@ -70,12 +71,18 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
     entry, values = config._models.get(config.model), config.effective()
     if entry.loop:
         return None if entry.stack else "its loop does not ask for stacks (stack=True)"
+    if (library := find_library(config.model)) is not None:
+        return f"it is a model of {library.package}"
+    if values.get("freeze"):
+        return "the frozen part of a model is not stacked"
     if config.model in CONVOLUTIONAL and device == "cpu":
         return "stacked convolutions are no faster"
     if entry.integers:
         return "it takes whole numbers, and a stack computes real ones"
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"
+    if config.averages_weights and config.normalises:
+        return "batch normalisation of averaged weights is measured one model at a time"
     if values.get("precision") == "float16":
         return "float16 scales each model's losses in steps of its own"
     return None
@@ -84,10 +91,11 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
 def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
     """Return a key that is equal for trials that a single run, to the largest of their `epochs`, can train.
 
-    They differ in `epochs` alone; not even in that where the learning rates depend on the number of epochs.
+    They differ in `epochs` alone; not even in that where learning rates, or which epochs are averaged, depend on the
+    number of epochs.
     """
     values = config.effective()
-    if not config.rates_depend_on_epochs:
+    if not config.rates_depend_on_epochs and config.averaging != "swa":
         values = {name: value for name, value in values.items() if name != "epochs"}
     return tuple(values.items())
 

@@ -15,6 +15,7 @@ __all__ = [
     "LOOP_PARAMETERS",
     "WHEN_CLASSES_ARE_WEIGHTED",
     "WHEN_CROSS_ENTROPY",
+    "WHEN_HEAD_RATIO_DECIDES",
     "WHEN_HUBER",
     "WHEN_IMPROVEMENTS_COUNT",
     "WHEN_INPUTS_ARE_SCALED",
@@ -34,6 +35,7 @@ __all__ = [
     "when_schedule_takes",
     "when_shape_uses",
     "when_warmed_up_by",
+    "when_weights_are_averaged",
 ]
 
 Values = Mapping[str, Any]
@@ -129,6 +131,15 @@ def when_optimizer_takes(name: str) -> Effect:
     return Effect(f"optimizer is one of {takers}", ("optimizer",), lambda v, _: OPTIMIZERS[v["optimizer"]].takes(name))
 
 
+def when_weights_are_averaged(kind: str) -> Effect:
+    """Return the effect of a parameter of one kind of weight averaging."""
+    return Effect(
+        f"weight_averaging is {kind}",
+        ("optimizer", "weight_averaging"),
+        lambda v, _: v["weight_averaging"] == kind and OPTIMIZERS[v["optimizer"]].takes("weight_averaging"),
+    )
+
+
 @cache
 def when_model_is(name: str) -> Effect:
     """Return the effect of a parameter of one model."""
@@ -174,6 +185,11 @@ WHEN_SCHEDULE_HAS_FINAL_RATE = Effect(
     "the schedule has one, and is not exponential by gamma",
     ("schedule", "gamma"),
     lambda v, _: _takes_final(v, "final_learning_rate"),
+)
+WHEN_HEAD_RATIO_DECIDES = Effect(
+    "the optimizer takes it, and head_learning_rate is not given",
+    ("optimizer", "head_learning_rate"),
+    lambda v, _: OPTIMIZERS[v["optimizer"]].takes("head_learning_rate") and v["head_learning_rate"] is None,
 )
 WHEN_RATIO_DECIDES = Effect(
     "the schedule decays to it, and final_learning_rate is not given",

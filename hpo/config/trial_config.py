@@ -34,6 +34,7 @@ from hpo.config.parameter_table.model_parameters import ModelParameters
 from hpo.config.parameter_table.optimizer_parameters import OptimizerParameters
 from hpo.config.parameter_table.schedule_parameters import ScheduleParameters
 from hpo.config.parameter_table.training_parameters import TrainingParameters
+from hpo.config.parameter_table.transfer_parameters import TransferParameters
 from hpo.config.registry import Models, ModelTraits
 from hpo.config.values import OFF, Value, plain_value
 from hpo.errors import ConfigError
@@ -52,7 +53,7 @@ SEEDS = ("seed", "split_seed", "init_seed", "order_seed")
 
 
 class TrialConfig(
-    TrainingParameters, ScheduleParameters, OptimizerParameters, ModelParameters, DataParameters
+    TrainingParameters, TransferParameters, ScheduleParameters, OptimizerParameters, ModelParameters, DataParameters
 ):  # the last one's fields come first
     """Configuration of one trial, checked against the table of parameters.
 
@@ -90,8 +91,9 @@ class TrialConfig(
         given = {name: None if table[name].is_off(value) else value for name, value in checked.items()}
         resolved = {name: parameter.default for name, parameter in table.items()} | given
         model = models.get(resolved["model"])
-        if "momentum" not in values:
-            resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
+        for name, default in OPTIMIZERS[resolved["optimizer"]].defaults.items():
+            if name not in values and table[name].domain is None:  # a model's own default counts before
+                resolved[name] = default
         if resolved["gamma"] is None:
             resolved["gamma"] = SCHEDULES[resolved["schedule"]].defaults.get("gamma")
         if "loss" not in values:
@@ -164,6 +166,34 @@ class TrialConfig(
             if self.final_learning_rate is None
             else self.final_learning_rate
         )
+
+    @property
+    def averaging(self) -> str | None:
+        """Average of weights that is evaluated: a `weight_averaging` that has an effect, or None."""
+        named = self.weight_averaging
+        return named if named is not None and "weight_averaging" in self.effective() else None
+
+    @property
+    def averages_weights(self) -> bool:
+        """True if the weights that are evaluated are averages, made by the optimizer or by `weight_averaging`."""
+        return self.averaging is not None or OPTIMIZERS[self.optimizer].averages
+
+    @property
+    def normalises(self) -> bool:
+        """True if one of our models normalises each batch; of the user's own it is not known here."""
+        return _find_normalisation(self.model_dump(), self._models) is not None
+
+    @property
+    def first_averaged_epoch(self) -> int:
+        """First epoch, from 1, whose weights are part of the mean of `swa`."""
+        return int(self.swa_start * self.epochs) + 1
+
+    @property
+    def head_rate_factor(self) -> float:
+        """Learning rate of the model's last layer, as a multiple of the others'; 1 where it is the same."""
+        if self.head_learning_rate is not None:
+            return self.head_learning_rate / self.learning_rate
+        return self.head_learning_rate_ratio or 1.0
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:
@@ -260,6 +290,9 @@ def _check_combination(values: Values, models: Models) -> None:
         values, models
     ):
         raise ConfigError("precision = 'float16': its losses are scaled, which lbfgs cannot have; use bfloat16")
+    free = values["optimizer"] == "schedule_free_adamw" and own["beta1"].effect.holds(values, models)
+    if free and values["beta1"] == 0:
+        raise ConfigError("beta1 = 0: schedule_free_adamw needs a number above 0")
     if values["batch_size"] == 1 and (normalises := _find_normalisation(values, models)):
         raise ConfigError(f"batch_size = 1: {normalises} needs at least 2 samples in a batch")
 

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from hpo.config import registry
 from hpo.config.choices import INITIALISATIONS
+from hpo.config.model_library import find_library
 from hpo.config.model_size import count_outputs, measure_input, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, RequestError
 from hpo.training.layers import make_activation, make_dropout, make_norm
+from hpo.training.library_models import describe_size
 from hpo.training.memory import is_out_of_memory
 from hpo.training.tabular_models import FeatureEmbedding
 from hpo.utils.text import shorten, summarize_error
@@ -61,7 +63,7 @@ def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
 def restore_model(config: TrialConfig, shape: Shape, classes: int, path: Path) -> nn.Module:
     """Build the model of a configuration, on the CPU, with the weights of a safetensors file.
 
-    A built-in model is built only if the file holds weights of its shapes: what a folder or a database says of a model
+    A model of ours is built only if the file holds weights of its shapes: what a folder or a database says of a model
     may ask for any amount of memory.
 
     Raises:
@@ -71,7 +73,7 @@ def restore_model(config: TrialConfig, shape: Shape, classes: int, path: Path) -
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        if registry.models.get(config.model).builtin:
+        if registry.models.get(config.model).builtin and find_library(config.model) is None:
             _check_shapes(_weight_shapes(config, shape, classes), stored)
         model = build_model(config, shape, classes)
         model.load_state_dict(load_file(path))
@@ -180,7 +182,8 @@ def _probe(model: nn.Module, config: TrialConfig, shape: Shape, classes: int) ->
         why = summarize_error(error)
         if not config.integers and TAKES_INTEGERS.search(why):
             why += "; if its samples are whole numbers, such as token ids, register it with integers=True"
-        raise ConfigError(f"model '{name}': cannot take samples of shape {shape}: {why}") from error
+        size = "" if find_library(name) is None else describe_size(model)
+        raise ConfigError(f"model '{name}': cannot take samples of shape {shape}: {why}{size}") from error
     actual = tuple(getattr(outputs, "shape", ()))
     if actual != (2, classes):
         raise ConfigError(f"model '{name}': gives outputs of shape {actual} for 2 samples; it must be (2, {classes})")

@@ -257,6 +257,7 @@ class StackRun:
         if self._settings.record_steps:
             self._record_steps()
         members = list(self._learner.members)
+        self._learner.measure_statistics(self._read_again)
         val_metrics, samples = self._validate(members)
         self._share_time()
         for longest, scores, metrics in zip(members, train_scores, val_metrics, strict=True):
@@ -268,6 +269,12 @@ class StackRun:
                     member, {**row, **self._member_metrics(member, row)}, weights, samples.get(longest.number)
                 )
         self.remove_stopped()
+
+    def _read_again(self) -> Iterator[TrainBatch]:
+        """Return the epoch's batches once more, for a learner that is alone."""
+        data = self._data[self._learner.members[0].number]
+        torch.manual_seed(epoch_seed(data.seed, self._epoch))
+        return data.batches(self._batch_size, self._epoch)
 
     def _record_steps(self) -> None:
         """Keep the losses of the epoch's steps for every trial in training."""

@@ -159,7 +159,10 @@ class Mlp:
 
 @dataclass
 class Optimizer:
-    """One step of every optimizer, for one array, from the papers' formulas; `state` lasts between steps."""
+    """One step of every optimizer, for one array, from the papers' formulas; `state` lasts between steps.
+
+    `average` is what is evaluated, of an optimizer that averages.
+    """
 
     name: str
     rate: float
@@ -168,15 +171,22 @@ class Optimizer:
     beta2: float = 0.999
     epsilon: float = 1e-8
     decay: float = 0.0
+    rho: float = 0.9
+    asgd_decay: float = 1e-4
+    asgd_power: float = 0.75
+    asgd_start: int = 1_000_000
     state: dict[str, Any] = field(default_factory=dict)
 
     def step(self, w: Array, g: Array) -> Array:
         self.state["t"] = self.state.get("t", 0) + 1
-        if self.name != "adamw":
+        if self.name not in ("adamw", "lion", "schedule_free_adamw", "rprop"):
             g = g + self.decay * w
-        return {"rmsprop": self._rmsprop, "adam": self._adam, "adamw": self._adamw, "nadam": self._nadam}.get(
-            self.name, self._sgd
-        )(w, g)
+        step: Callable[[Array, Array], Array] = getattr(self, f"_{self.name}", self._sgd)
+        return step(w, g)
+
+    @property
+    def average(self) -> Array | None:
+        return self.state.get("average")
 
     def _moving(self, key: str, value: Array, decay: float) -> Array:
         self.state[key] = decay * self.state.get(key, 0.0) + (1 - decay) * value
@@ -212,3 +222,70 @@ class Optimizer:
         m, v = self._moving("m", g, self.beta1), self._moving("s", g**2, self.beta2)
         ahead = following * m / (1 - product * following) + (1 - mu) * g / (1 - product)
         return w - self.rate * ahead / (np.sqrt(v / (1 - self.beta2**t)) + self.epsilon)
+
+    def _adagrad(self, w: Array, g: Array) -> Array:
+        """Duchi et al. 2011, diagonal."""
+        s = self.state["s"] = self.state.get("s", 0.0) + g**2
+        return w - self.rate * g / (np.sqrt(s) + self.epsilon)
+
+    def _adadelta(self, w: Array, g: Array) -> Array:
+        """Zeiler 2012, algorithm 1: steps have the unit of the weights, by the root mean square of those before."""
+        past = np.sqrt(self.state.get("d", 0.0) + self.epsilon)
+        step = past / np.sqrt(self._moving("s", g**2, self.rho) + self.epsilon) * g
+        self._moving("d", step**2, self.rho)
+        return w - self.rate * step
+
+    def _adamax(self, w: Array, g: Array) -> Array:
+        """Kingma and Ba 2015, algorithm 2; torch adds epsilon to the gradient's size."""
+        m = self._moving("m", g, self.beta1)
+        u = self.state["u"] = np.maximum(self.beta2 * self.state.get("u", 0.0), abs(g) + self.epsilon)
+        return w - self.rate / (1 - self.beta1 ** self.state["t"]) * m / u
+
+    def _radam(self, w: Array, g: Array) -> Array:
+        """Liu et al. 2020, algorithm 2; torch is adaptive from a length of 5 on, and not of 4."""
+        t = self.state["t"]
+        m, v = self._moving("m", g, self.beta1), self._moving("s", g**2, self.beta2)
+        most = 2 / (1 - self.beta2) - 1
+        rho = most - 2 * t * self.beta2**t / (1 - self.beta2**t)
+        m = m / (1 - self.beta1**t)
+        if rho <= 5:
+            return w - self.rate * m
+        r = np.sqrt((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho))
+        return w - self.rate * r * m * np.sqrt(1 - self.beta2**t) / (np.sqrt(v) + self.epsilon)
+
+    def _asgd(self, w: Array, g: Array) -> Array:
+        """Bottou 2010 (the rate's decay) and Polyak and Juditsky 1992 (the mean); torch is a step behind with both."""
+        t = self.state["t"]
+        rate = self.state.get("rate", self.rate)
+        rate = rate / (1 + self.asgd_decay * rate * (t - 1)) ** self.asgd_power
+        w = w - rate * (g + self.asgd_decay * w)
+        self.state["rate"] = self.rate
+        share = 1 / max(1, t - 1 - self.asgd_start)
+        self.state["average"] = self.state.get("average", 0.0) * (1 - share) + w * share
+        return w
+
+    def _rprop(self, w: Array, g: Array) -> Array:
+        """Igel and Huesken 2000, iRprop-: after a turn the gradient counts as 0."""
+        before, size = self.state.get("g", 0.0 * g), self.state.get("size", self.rate + 0.0 * g)
+        size = np.clip(size * np.select([g * before > 0, g * before < 0], [1.2, 0.5], 1.0), 1e-6, 50)
+        g = self.state["g"] = np.where(g * before < 0, 0.0, g)
+        self.state["size"] = size
+        return w - size * np.sign(g)
+
+    def _lion(self, w: Array, g: Array) -> Array:
+        """Chen et al. 2023, algorithm 2."""
+        m = self.state.get("m", 0.0)
+        direction = np.sign(self.beta1 * m + (1 - self.beta1) * g)
+        self._moving("m", g, self.beta2)
+        return w - self.rate * (direction + self.decay * w)
+
+    def _schedule_free_adamw(self, w: Array, g: Array) -> Array:
+        """Defazio et al. 2024, algorithm 1: gradients at y = (1 - beta1) z + beta1 x, and x is the mean of all z."""
+        t, z, x = self.state["t"], self.state.get("z", w), self.state.get("average", w)
+        v = self._moving("s", g**2, self.beta2) / (1 - self.beta2**t)
+        z = self.state["z"] = z - self.rate * (g / (np.sqrt(v) + self.epsilon) + self.decay * w)
+        largest = self.state["largest"] = max(self.state.get("largest", 0.0), self.rate)
+        total = self.state["total"] = self.state.get("total", 0.0) + largest**2
+        share = largest**2 / total
+        x = self.state["average"] = (1 - share) * x + share * z
+        return (1 - self.beta1) * z + self.beta1 * x

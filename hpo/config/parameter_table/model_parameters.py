@@ -27,7 +27,10 @@ class ModelParameters(BaseModel):
 
     model: Annotated[
         str,
-        Field(description="mlp, resnet_tabular, cnn, vit, autoencoder, or a registered model's name"),
+        Field(
+            description="mlp, resnet_tabular, cnn, vit, autoencoder, timm:NAME, torchvision:NAME, or a registered "
+            "model's name"
+        ),
         Group("model"),
     ] = "mlp"
     activation: Annotated[
