@@ -124,8 +124,8 @@ def follow(page: Path, person: Reader) -> None:
 def test_the_pages_are_those_that_people_need() -> None:
     assert {page.stem for page in PAGES} == {
         "cli", "cohorts", "dashboard", "experiments", "exporting", "folds", "from-kerastuner", "from-optuna",
-        "from-ray-tune", "from-wandb", "importing", "index", "integrations",
-        "objective-function", "own-data", "own-loop", "own-model", "metrics", "parameters", "python-api", "quickstart",
+        "from-ray-tune", "from-wandb", "importing", "index", "integrations", "metrics", "models",
+        "objective-function", "own-data", "own-loop", "own-model", "parameters", "python-api", "quickstart",
         "reading-a-report", "resuming", "scaling", "study-file", "test-set", "trackers", "troubleshooting",
     }  # fmt: skip
 
