@@ -14,8 +14,8 @@ validation split_seed input_scaling numeric_scaling task
 model activation init dropout batch_norm depth width parameter_budget
 width_profile widths hidden_factor residual_dropout embedding_factor numeric_embedding numeric_embedding_size
 periodic_frequencies periodic_sigma numeric_bins latent_size
-conv_layers channels kernel_size dense_width optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
-gradient_clip layer_learning_rate_decay schedule
+conv_layers channels kernel_size dense_width optimizer learning_rate momentum beta1 beta2 rho epsilon weight_decay
+gradient_clip layer_learning_rate_decay asgd_decay asgd_power asgd_start weight_averaging ema_decay swa_start schedule
 final_learning_rate final_learning_rate_ratio warmup loss label_smoothing huber_delta class_weight
 batch_size epochs precision patience seed init_seed order_seed
 """
