@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from hpo.config import registry
 from hpo.errors import ConfigError
 from hpo.training.averaging import make_average, measure_batch_norm
+from hpo.training.batch_group import BatchGroup
 from hpo.training.data import TrainBatch
 from hpo.training.losses import column_loss, loss_function, loss_target, reconstruct
 from hpo.training.member import Member, Scores, State, Weights
-from hpo.training.models import build_model, parameter_count
-from hpo.training.optimizers import layer_rate_factors, make_optimizer, weight_layers
+from hpo.training.models import parameter_count
+from hpo.training.optimizers import group_by_rate, has_layer_rates, make_optimizer
 from hpo.training.precision import Precision
 from hpo.training.scores import TargetMoments, count_right_labels, r2_score, sum_squared_errors
 from hpo.training.step_records import LossRecord, OutputRecord
+from hpo.training.transfer import build_initial_model, find_frozen_norms
 
 __all__ = [
     "EvalResult",
@@ -64,7 +66,7 @@ class Learner(Protocol):
 
         Args:
             samples: the most that the epoch may have; 0 where that is not known.
-            rates: each member's learning rates at the steps to come.
+            rates: each member's learning rates at the batches to come.
             seeds: of each member's noise, where it is drawn for members; by default that of torch's global generator.
         """
 
@@ -76,6 +78,9 @@ class Learner(Protocol):
 
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None, sizes: Sequence[int] | None = None) -> None:
         """Do one optimizer step on a batch, x (n, *shape) and y (n,) or (n, columns).
+
+        Where the gradients of several batches are accumulated, the step is done with the last of them, or by
+        `end_epoch`; see `hpo.training.batch_group`.
 
         Args:
             x, y: of all members. Where they have batches of their own, these have a first dimension; see
@@ -156,13 +161,15 @@ class ModuleLearner:
         module: nn.Module | None = None,
     ) -> None:
         config = member.config
-        self.module = (module or build_model(config, shape, classes)).to(device)
+        self.module = (module or build_initial_model(config, shape, classes)).to(device)
+        self._frozen_norms = find_frozen_norms(self.module) if config.freeze else []
         member.parameter_count = parameter_count(self.module)
         self.members = [member]
         self._config = config
         self._device = device
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self._optimizer, self._factors = self._make_optimizer()
+        self._group = BatchGroup(config) if config.batches_per_step > 1 else None
         self._average = make_average(config, self.module, self._optimizer)
         self._evaluated = self.module
         self._precision = Precision(config, device)
@@ -175,6 +182,8 @@ class ModuleLearner:
     def begin_epoch(self, samples: int, rates: Rates, seeds: Sequence[int] | None = None) -> None:  # noqa: ARG002
         """Prepare for an epoch; see `Learner`."""
         self.module.train()
+        for norm in self._frozen_norms:
+            norm.eval()
         self._record.begin(samples)
         self._rates = iter(rates[0])
 
@@ -191,21 +200,34 @@ class ModuleLearner:
             self._step_by_closure(x, y, w)
             return
         outputs, loss = self._backward(x, y, w)
-        self._precision.step(self._optimizer, self._clip if self._config.gradient_clip else None)
-        if self._average is not None:
-            self._average.step()
+        if self._group is None or self._group.whole:
+            self._update()
         self._record.add(outputs, y, loss, w)
 
-    def _clip(self) -> None:
-        nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
+    def _update(self) -> None:
+        """Do the optimizer's step along the gradients."""
+        changed = self._config.gradient_clip or self._group is not None
+        self._precision.step(self._optimizer, self._change_gradients if changed else None)
+        if self._average is not None:
+            self._average.step()
+
+    def _change_gradients(self) -> None:
+        """Make the sum of a group's gradients their mean, and clip it."""
+        if self._group is not None:
+            for parameter in self._parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self._group.correction)
+            self._group.clear()
+        if self._config.gradient_clip:
+            nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
 
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, list[float]]:
         """Return the optimizer, and the learning rate factors of its groups: one for all, or one a layer."""
-        if self._config.effective().get("layer_learning_rate_decay", 1.0) == 1.0:
-            return make_optimizer(self._config, self._parameters), [1.0]
-        layers = weight_layers(self.module)
-        groups = [{"params": layer} for layer in layers]
-        return make_optimizer(self._config, groups), layer_rate_factors(self._config, len(layers))
+        config = self._config
+        if not has_layer_rates(config) or "layer_learning_rate_decay" not in config.effective():
+            return make_optimizer(config, self._parameters), [1.0]
+        groups = group_by_rate(config, self.module)
+        return make_optimizer(config, [{"params": group} for group in groups.values()]), [*groups]
 
     def _backward(self, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
         inputs = x if self._augment is None else self._augment(x, self._config)
@@ -219,9 +241,12 @@ class ModuleLearner:
                 ) from error
             raise
         loss = self._loss(outputs, loss_target(self._config, x, y), w)
-        for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
-            parameter.grad = None
-        self._precision.backward(loss)
+        if self._group is None or not self._group.begun:
+            for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
+                parameter.grad = None
+        self._precision.backward(loss if self._group is None else loss * self._group.share(len(y)))
+        if self._group is not None:
+            self._group.add(len(y))
         return outputs.detach(), loss.detach()
 
     def _step_by_closure(self, x: Tensor, y: Tensor, w: Tensor | None) -> None:
@@ -241,6 +266,8 @@ class ModuleLearner:
 
     def end_epoch(self) -> list[Scores]:
         """Return the mean scores of the epoch's steps; see `Learner`."""
+        if self._group is not None and self._group.begun:  # fewer batches than a group has
+            self._update()
         if self._average is not None:
             self._evaluated = self._average.end_epoch()
         if isinstance(self._record, LossRecord):

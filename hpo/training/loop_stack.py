@@ -16,6 +16,7 @@ from hpo.training.data import epoch_seed
 from hpo.training.device import send_numbers
 from hpo.training.member import State, Weights
 from hpo.training.models import parameter_count
+from hpo.training.optimizers import has_layer_rates
 from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
 from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
@@ -289,7 +290,7 @@ class _Group:
         self._names = [list(module.state_dict()) for module in modules]
         configs = [trial.config for trial in trials]
         made = SerialModules if alone else StackedModules
-        by_layer = any(config.layer_learning_rate_decay != 1 for config in configs)
+        by_layer = any(map(has_layer_rates, configs))
         self.stack = made(modules, shape, device, by_layer=by_layer, precision=compute_type(configs[0]))
         load_modules(self.stack, modules)
         self._update = make_stacked_optimizer(configs, self.stack.parameters, self.stack.below)

@@ -12,10 +12,11 @@ from scipy.special import erf, expit
 
 Array = np.ndarray[Any, Any]
 
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805  # of Klambauer et al. 2017
 SQRT2, SQRT2PI = np.sqrt(2.0), np.sqrt(2 * np.pi)
 
 # Each activation and its derivative.
-ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+ACTIVATIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(float)),
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2),
     "sigmoid": (expit, lambda z: expit(z) * (1 - expit(z))),
@@ -26,7 +27,26 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
     ),
     "silu": (lambda z: z * expit(z), lambda z: expit(z) * (1 + z * (1 - expit(z)))),
     "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), lambda z: np.where(z > 0, 1.0, 0.01)),
+    "mish": (
+        lambda z: z * np.tanh(softplus(z)),
+        lambda z: np.tanh(softplus(z)) + z * expit(z) * (1 - np.tanh(softplus(z)) ** 2),
+    ),
+    "hardswish": (
+        lambda z: z * np.clip(z + 3, 0, 6) / 6,
+        lambda z: np.where(z < -3, 0.0, np.where(z > 3, 1.0, (2 * z + 3) / 6)),
+    ),
+    "softplus": (lambda z: softplus(z), expit),
+    "selu": (
+        lambda z: SELU_SCALE * np.where(z > 0, z, SELU_ALPHA * np.expm1(z)),
+        lambda z: SELU_SCALE * np.where(z > 0, 1.0, SELU_ALPHA * np.exp(z)),
+    ),
+    "prelu": (lambda z, slope: np.where(z > 0, z, slope * z), lambda z, slope: np.where(z > 0, 1.0, slope)),
 }
+
+
+def softplus(z: Array) -> Array:
+    """log(1 + exp z)."""
+    return np.logaddexp(0, z)
 
 
 def softmax(outputs: Array) -> Array:
@@ -94,25 +114,35 @@ def gaussian_nll(outputs: Array, y: Array, w: Array | None = None, eps: float = 
 
 
 class Mlp:
-    """`parameters` is W1, b1, W2, b2, …, with W of shape (outputs, inputs), as in torch."""
+    """`parameters` is W1, b1, W2, b2, …, with W of shape (outputs, inputs), as in torch; PReLU's slope behind b1, ….
+
+    A slope is one number of the whole layer.
+    """
 
     def __init__(self, parameters: list[Array], activation: str) -> None:
         self.parameters = [value.astype(np.float64) for value in parameters]
         self.activate, self.slope = ACTIVATIONS[activation]
+        self.stride = 3 if activation == "prelu" else 2
 
     @classmethod
     def random(cls, widths: tuple[int, ...], activation: str, seed: int = 0) -> Mlp:
         rng = np.random.default_rng(seed)
-        shapes = [shape for inputs, outputs in pairwise(widths) for shape in ((outputs, inputs), (outputs,))]
-        return cls([rng.normal(scale=0.5, size=shape) for shape in shapes], activation)
+        own = [(1,)] if activation == "prelu" else []
+        shapes = [shape for inputs, outputs in pairwise(widths) for shape in ((outputs, inputs), (outputs,), *own)]
+        return cls([rng.normal(scale=0.5, size=shape) for shape in shapes[: len(shapes) - len(own)]], activation)
+
+    def learned(self, layer: int) -> list[Array]:
+        """What the activation behind a layer has learned."""
+        return self.parameters[self.stride * layer + 2 : self.stride * (layer + 1)]
 
     def forward(self, x: Array) -> tuple[Array, list[Array], list[Array]]:
         """The outputs, each layer's inputs, each layer's sums."""
         inputs, sums = [x], []
-        for i in range(0, len(self.parameters), 2):
+        for layer, i in enumerate(range(0, len(self.parameters), self.stride)):
             sums.append(inputs[-1] @ self.parameters[i].T + self.parameters[i + 1])
-            inputs.append(self.activate(sums[-1]))
-        return sums[-1], inputs[:-1], sums
+            if i + 2 < len(self.parameters):
+                inputs.append(self.activate(sums[-1], *self.learned(layer)))
+        return sums[-1], inputs, sums
 
     def gradients(self, x: Array, by_outputs: Array) -> list[Array]:
         _, inputs, sums = self.forward(x)
@@ -121,7 +151,9 @@ class Mlp:
         for layer in reversed(range(len(sums))):
             grads = [delta.T @ inputs[layer], delta.sum(0), *grads]
             if layer:
-                delta = (delta @ self.parameters[2 * layer]) * self.slope(sums[layer - 1])
+                z, delta = sums[layer - 1], delta @ self.parameters[self.stride * layer]
+                grads = [*((delta * np.minimum(z, 0)).sum(keepdims=True)[0] for _ in self.learned(layer - 1)), *grads]
+                delta = delta * self.slope(z, *self.learned(layer - 1))
         return grads
 
 

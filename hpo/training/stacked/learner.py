@@ -17,8 +17,9 @@ from hpo.errors import ConfigError
 from hpo.training.data import TrainBatch
 from hpo.training.learner import EvalResult, Rates
 from hpo.training.member import Member, Scores, State, Weights
-from hpo.training.models import build_model, parameter_count
+from hpo.training.models import parameter_count
 from hpo.training.precision import compute_type
+from hpo.training.schedules import rate_key
 from hpo.training.stacked.batches import BatchChoice, Feed, PaddedSamples, StackBatch
 from hpo.training.stacked.evaluation import evaluate_own, evaluate_shared
 from hpo.training.stacked.mlp import Network
@@ -26,6 +27,7 @@ from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.optimizers import optimizer_family
 from hpo.training.stacked.stack import Model, Stack
 from hpo.training.stacked.structure import structure_of
+from hpo.training.transfer import build_initial_model
 
 __all__ = ["StackedLearner", "is_stacked"]
 
@@ -80,7 +82,7 @@ class StackedLearner:
         structures: dict[Hashable, int] = {}
         given: Sequence[Feed | None] = feeds or [None] * len(members)
         for member, feed in zip(members, given, strict=True):
-            module = build_model(member.config, shape, classes)
+            module = build_initial_model(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
             dense = is_dense(member.config, shape)
             network = _network(resolve_width(member.config, shape, classes), module) if dense else module
@@ -322,6 +324,6 @@ def _sort_key(model: Model) -> tuple[object, ...]:
     """Return the sort key in a stack: deepest first; equal activations and optimizer settings side by side."""
     config, network = model.member.config, model.network
     settings = config.learning_rate, config.schedule, config.epochs, config.beta1, config.beta2, config.weight_decay
-    more = config.epsilon, config.final_rate, config.warmup, config.layer_learning_rate_decay
+    more = config.epsilon, config.final_rate, config.warmup, config.layer_learning_rate_decay, config.head_rate_factor
     depth = len(network.widths) if isinstance(network, Network) else 0
-    return -depth, config.activation, *settings, *more
+    return -depth, config.activation, *settings, *more, repr(rate_key(config))

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config import registry
+from hpo.training.batch_group import BatchGroup
 from hpo.training.member import Member, Weights
+from hpo.training.optimizers import has_layer_rates
 from hpo.training.precision import compute_type
 from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
 from hpo.training.stacked.batches import BatchChoice, Feed, StackBatch
@@ -21,6 +23,7 @@ from hpo.training.stacked.mlp import Network, StackedMLP
 from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.noise import keep_generators, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer
+from hpo.training.stacked.optimizers.base import first_members
 from hpo.training.stacked.optimizers.state import load_state, read_state
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
@@ -96,7 +99,8 @@ class Stack:
         self._update = make_stacked_optimizer(configs, self.dense.parameters, self.dense.below)
         self._average = make_average(configs, self.dense.parameters)
         self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
-        recorder = find_recorder(device) if graph and self.augment is None else None
+        self._group = BatchGroup(configs[0]) if configs[0].batches_per_step > 1 else None
+        recorder = find_recorder(device) if graph and self.augment is None and self._group is None else None
         self._graph = StepGraph(self._compute, self.dense.noise, recorder, self.dense.memory) if recorder else None
         for index, model in enumerate(models):
             self.load(index, model.weights, model.slots, model.steps)
@@ -145,18 +149,23 @@ class Stack:
         if self.augment is not None:
             with keep_generators(batch.x.device):
                 batch = batch._replace(x=self._augment(batch.x))
-        if self._update is not None:
-            self._update.advance()
         self.dense.tracked += 1
-        compute = self._graph.step if self._graph is not None and batch.valid is None else self._compute
-        outputs = compute(batch, rate)
-        if self._average is not None:
-            self._average.step()
+        if self._group is not None:
+            outputs = self._accumulate(self._group, batch, rate)
+        else:
+            if self._update is not None:
+                self._update.advance()
+            compute = self._graph.step if self._graph is not None and batch.valid is None else self._compute
+            outputs = compute(batch, rate)
+            if self._average is not None:
+                self._average.step()
         self.record.add(outputs, batch.y, batch.target, batch.w, batch.valid)
         self._step += 1
 
     def end_epoch(self) -> None:
-        """Take the epoch's weights into their averages, where there are such; call it once an epoch."""
+        """End an epoch: do the step of the batches that are left, fewer than a group has, and average the weights."""
+        if self._group is not None and self._group.begun:
+            self._end_group(self._group)
         if self._average is not None:
             self._average.end_epoch()
 
@@ -178,6 +187,28 @@ class Stack:
             self.dense.backward(batch.x, gradient, self._gradients, add=False)
             self._update.step(self._gradients, rate)
         return outputs
+
+    def _accumulate(self, group: BatchGroup, batch: StackBatch, rate: Tensor) -> Tensor:
+        """Add a batch to the gradients of its group, with which the weights change; return the outputs from before."""
+        outputs = self.dense.forward(batch.x, train=True)
+        self.dense.backward(batch.x, self._gradient(outputs, batch, group.share(1)), self._gradients, add=group.begun)
+        group.add(batch.counts)
+        self._rate = rate
+        if group.whole:
+            self._end_group(group)
+        return outputs
+
+    def _end_group(self, group: BatchGroup) -> None:
+        """Do the optimizer's step along the mean gradient of the batches so far."""
+        assert self._update is not None
+        correction = group.correction
+        for gradient in self._gradients:
+            gradient.mul_(first_members(correction, gradient) if isinstance(correction, Tensor) else correction)
+        group.clear()
+        self._update.advance()
+        self._update.step(self._gradients, self._rate)
+        if self._average is not None:
+            self._average.step()
 
     def _gradient(self, outputs: Tensor, batch: StackBatch, scale: Tensor | float) -> Tensor:
         """Return the gradient by the outputs (members, outputs, n), weighted; zero where samples do not count."""
@@ -236,5 +267,5 @@ def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], like: Tensor
     precision = compute_type(models[0].member.config)
     if is_sequential(modules[0]) and not augmented and precision is None:
         return StackedSequential(modules, like)
-    by_layer = any(model.member.config.layer_learning_rate_decay != 1 for model in models)
+    by_layer = any(has_layer_rates(model.member.config) for model in models)
     return StackedModules(modules, shape, like.device, by_layer=by_layer, precision=precision)

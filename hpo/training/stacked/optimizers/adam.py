@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from hpo.config.trial_config import TrialConfig
+from hpo.training.optimizers import has_layer_rates, layer_rate_factor
+from hpo.training.schedules import rate_key
 from hpo.training.stacked.optimizers.base import Clip, make_slot
 
 __all__ = ["Adam"]
@@ -46,9 +48,7 @@ class Adam:
         parts_by_factor: dict[float, list[tuple[int, slice]]] = {}
         for index, depths in enumerate(below):
             if part.start < len(depths):
-                parts_by_factor.setdefault(one.layer_learning_rate_decay ** depths[part.start], []).append(
-                    (index, part)
-                )
+                parts_by_factor.setdefault(layer_rate_factor(one, depths[part.start]), []).append((index, part))
         self._runs += [(part.start, factor, numbers, parts) for factor, parts in parts_by_factor.items()]
 
     @property
@@ -85,6 +85,6 @@ class Adam:
 def _adam_settings(member: tuple[TrialConfig, int]) -> tuple[object, ...]:
     """Return a key that is equal for members, each with its depth, whose steps have the same settings throughout."""
     config, depth = member
-    layers = (config.layer_learning_rate_decay, depth) if config.layer_learning_rate_decay != 1 else ()
-    decays = config.schedule, config.warmup, config.final_rate, config.epochs
-    return config.beta1, config.beta2, config.weight_decay, config.epsilon, config.learning_rate, decays, layers
+    layers = (config.layer_learning_rate_decay, config.head_rate_factor, depth) if has_layer_rates(config) else ()
+    rates = rate_key(config) or object()  # which is equal to no other
+    return config.beta1, config.beta2, config.weight_decay, config.epsilon, rates, layers

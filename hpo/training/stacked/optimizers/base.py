@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hpo.config.trial_config import TrialConfig
+from hpo.training.optimizers import has_layer_rates, layer_rate_factor
 
 __all__ = ["Clip", "Decay", "LayerRates", "StackedOptimizer", "Stepper", "column_of", "first_members", "make_slot"]
 
@@ -60,7 +61,7 @@ def make_slot(parameters: Sequence[Tensor]) -> list[Tensor]:
 class LayerRates:
     """Learning rates of each parameter's members, (its members, 1, 1).
 
-    See `hpo.training.optimizers.layer_rate_factors`.
+    See `hpo.training.optimizers.layer_rate_factor`.
     """
 
     def __init__(
@@ -68,10 +69,9 @@ class LayerRates:
     ) -> None:
         self._parameters = parameters
         self._factors: list[Tensor] | None = None
-        if any(config.layer_learning_rate_decay != 1 for config in configs):
-            decays = [config.layer_learning_rate_decay for config in configs]
+        if any(map(has_layer_rates, configs)):
             self._factors = [
-                parameter.new_tensor([decay**layers for decay, layers in zip(decays, depths, strict=False)])
+                parameter.new_tensor([layer_rate_factor(*member) for member in zip(configs, depths, strict=False)])
                 .view(-1, 1, 1)
                 for parameter, depths in zip(parameters, below, strict=True)
             ]  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from hpo.config.trial_config import TrialConfig
+from hpo.training.optimizers import has_layer_rates
 from hpo.training.stacked.optimizers.adam import Adam
 from hpo.training.stacked.optimizers.adaptive import Adadelta, Adagrad, RMSprop
 from hpo.training.stacked.optimizers.base import StackedOptimizer
@@ -41,7 +42,7 @@ def optimizer_family(config: TrialConfig) -> str:
     `descent` is SGD that has no state and changes no gradient.
     """
     kind = "sgd" if config.optimizer in ("sgd", "momentum", "nesterov") else config.optimizer
-    even = config.layer_learning_rate_decay == 1
+    even = not has_layer_rates(config) and config.batches_per_step == 1
     plain = even and not (config.momentum or config.weight_decay or config.gradient_clip)
     return "descent" if kind == "sgd" and plain else kind
 
