@@ -19,6 +19,7 @@ from hpo.config.cohort_key import run_key, why_unstackable
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset
 from hpo.errors import ConfigError, RunError
+from hpo.training.averaging import measure_batch_norm
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, epoch_seed, prepare_data
 from hpo.training.loop import train
@@ -88,6 +89,18 @@ def test_schedule_free_evaluates_its_average_as_its_authors_say() -> None:
     update_bn(on.batches(given.batch_size, given.epochs), module)
     for name, value in module.state_dict().items():
         torch.testing.assert_close(found.weights[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_layers_keep_the_statistics_that_they_came_with() -> None:
+    module = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3), nn.BatchNorm1d(3))
+    module[0].requires_grad_(False).running_mean.fill_(0.5)
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    measure_batch_norm(module, [module[0]], module, lambda: [x[:2], x[2:]])
+    assert module[0].running_mean.eq(0.5).all()
+    assert (module[0].num_batches_tracked.item(), module[2].num_batches_tracked.item()) == (0, 2)
+    assert module[2].momentum == 0.1
+    shifted = module[1]((x - 0.5) / (1 + 1e-5) ** 0.5)
+    torch.testing.assert_close(module[2].running_mean, (shifted[:2].mean(0) + shifted[2:].mean(0)) / 2)
 
 
 MIXED = [
