@@ -117,7 +117,8 @@ def test_any_cohort(drawn, batch_size):
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_every_choice(batch_norm):
-    """All optimizers under all schedules; each activation, initialisation, loss and profile beside them in turn."""
+    """Each optimizer under three schedules, and each schedule, activation, initialisation, loss and profile in turn."""
+    schedules = sorted(SCHEDULES)
     configs = [
         config(
             widths=None,
@@ -134,7 +135,11 @@ def test_every_choice(batch_norm):
             learning_rate=0.01,
             epochs=2,
         )
-        for i, (optimizer, schedule) in enumerate(product(STACKED, SCHEDULES))
+        for i, (optimizer, schedule) in enumerate(
+            (optimizer, schedules[(3 * place + k) % len(schedules)])
+            for place, optimizer in enumerate(STACKED)
+            for k in range(3)
+        )
     ]
     on = doubled(data(configs[0]))
     for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
@@ -317,7 +322,7 @@ def test_a_member_that_diverges_changes_no_other(optimizer):
 
     calm, wild = cohort(0.015), cohort(1000.0)
     # Enough for NaN everywhere in it, where the optimizer does not bound a step.
-    assert wild[1].status == "diverged" or optimizer in ("rmsprop", "adam", "adamw", "nadam")
+    assert wild[1].status == "diverged" or optimizer not in ("sgd", "momentum", "nesterov", "asgd")
     for number in (0, 2):
         assert bits(calm[number]) == bits(wild[number])
 
