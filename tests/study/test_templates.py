@@ -13,6 +13,7 @@ import pytest
 from hpo.errors import DefinitionError
 from hpo.study.input import templates
 from hpo.study.input.study_file import read_study
+from tests.cifar_files import write_cifar10
 from tests.helpers import ROOT
 
 FIND = """
@@ -79,7 +80,9 @@ def test_in_an_install(tmp_path: Path, how: str) -> None:
     assert data.stat().st_size > 9_000_000
 
 
-def test_every_study_template_is_valid_and_says_what_it_is() -> None:
+def test_every_study_template_is_valid_and_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar10(tmp_path / "data" / "cifar-10-batches-py")
+    monkeypatch.chdir(tmp_path)
     for _, name, what in templates.list_templates():
         assert what.endswith("."), name
     for name in templates.template_names("studies"):
