@@ -11,7 +11,15 @@ from dataclasses import fields
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from hpo.config import registry
 from hpo.config.declared_domain import DeclaredDomain
@@ -24,9 +32,9 @@ __all__ = ["NONE_DECLARED", "Declarations", "MetricDeclaration", "ModelDeclarati
 
 LONGEST = 1000  # declarations of a study, and parameters of a model
 KINDS = {kind.__name__: kind for kind in ARTICLES}
-# The first two follow from the model; a regular expression of a database might be matched for ever; and the type of a
-# list is code: without it, any list is read.
-NOT_STORED = ("group", "effect", "pattern", "annotation")
+# The first two follow from the model, and the last from the table; a regular expression of a database might be matched
+# for ever; and the type of a list is code: without it, any list is read.
+NOT_STORED = ("group", "effect", "pattern", "annotation", "implied")
 STORED = [each for each in fields(Parameter) if each.name not in NOT_STORED]
 
 
@@ -109,7 +117,14 @@ class ModelDeclaration(_Declaration):
     reconstructs: bool = False
     loop: bool = False
     stack: bool = False
+    integers: bool = False
     rows: Annotated[tuple[Row, ...], Field(max_length=LONGEST)] = ()
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write what is new only where it says something, so that declarations of before stay what they are."""
+        written: dict[str, Any] = write(self)
+        return written if self.integers else {name: value for name, value in written.items() if name != "integers"}
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -122,7 +137,12 @@ class ModelDeclaration(_Declaration):
         Raises:
             RegistryError: trials of both could not be compared.
         """
-        for flag, meaning in (("loop", "a training loop"), ("reconstructs", "a model that reconstructs its input")):
+        kinds = {
+            "loop": "a training loop",
+            "reconstructs": "a model that reconstructs its input",
+            "integers": "a model of whole numbers (integers=True)",
+        }
+        for flag, meaning in kinds.items():
             then, is_now = getattr(self, flag), getattr(now, flag)
             if then != is_now:
                 raise _refuse(self, "model", f"was {'' if then else 'not '}{meaning}")
@@ -272,6 +292,7 @@ def _declare_model(traits: registry.ModelTraits) -> ModelDeclaration:
         reconstructs=traits.reconstructs,
         loop=traits.loop,
         stack=traits.stack,
+        integers=traits.integers,
         rows=rows,
     )
 

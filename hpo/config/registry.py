@@ -109,6 +109,7 @@ class ModelEntry(Entry):
         loop: whether it is a training loop of the user's own: `(trial) -> None`, or a value.
         stack: whether that loop trains several trials at once, by `trial.stack`.
         augment: changes the samples of each training batch: `(x, config) -> x`.
+        integers: whether its samples are whole numbers, such as token ids, which are not scaled.
     """
 
     parameters: type[BaseModel] | Mapping[str, Parameter] | None = None
@@ -117,6 +118,7 @@ class ModelEntry(Entry):
     loop: bool = False
     stack: bool = False
     augment: Callable[[Any, Any], Any] | None = None
+    integers: bool = False
 
     def __hash__(self) -> int:
         return hash((self.name, self.module, self.target))
@@ -156,6 +158,10 @@ class ModelTraits(Protocol):
     @property
     def stack(self) -> bool:
         """True if that loop trains several trials at once."""
+
+    @property
+    def integers(self) -> bool:
+        """True if its samples are whole numbers, which are not scaled."""
 
     def __hash__(self) -> int:
         """Return its hash, by which tables of parameters are cached."""
@@ -287,6 +293,7 @@ def model(
     uses: Iterable[str] = (),
     reconstructs: bool = False,
     augment: Callable[[Any, Any], Any] | None = None,
+    integers: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a function `(config, shape, classes) -> nn.Module` as a model.
 
@@ -303,6 +310,8 @@ def model(
             (n, *shape), scaled, in float32 on the device. What it draws from torch's global generator follows from the
             study's seed and the epoch, so that trials can be resumed and reproduced. With `reconstructs`, the target
             is the unchanged sample: a denoising autoencoder.
+        integers: its samples are whole numbers, such as token ids or codes of categories: it gets them as they are, as
+            int64, and `shape.vocabulary` says how many different ones there may be. `input_scaling` has no effect.
 
     `config` is a `TrialConfig` (the extra parameters are its attributes too), `shape` the shape of one sample without
     the batch (`(1, 28, 28)`), `classes` the number of outputs.
@@ -310,7 +319,14 @@ def model(
 
     def register(function: Function) -> Function:
         entry = ModelEntry(
-            name, function, function.__module__, parameters, _all_uses(uses, parameters), reconstructs, augment=augment
+            name,
+            function,
+            function.__module__,
+            parameters,
+            _all_uses(uses, parameters),
+            reconstructs,
+            augment=augment,
+            integers=integers,
         )
         models.add(entry)
         return function
@@ -325,6 +341,7 @@ def training_loop(
     uses: Iterable[str] = (),
     reports: Mapping[str, Direction] = MappingProxyType({}),
     stack: bool = False,
+    integers: bool = False,
 ) -> Callable[[Function], Function]:
     """Register a training loop of your own: a function `(trial: hpo.Trial)` that trains a trial and reports.
 
@@ -343,11 +360,15 @@ def training_loop(
             direction that is better.
         stack: whether one call may train several trials at once; such a loop trains what `trial.stack` returns. They
             agree in the data, its split and order, and in `batch_size`.
+        integers: the samples of `trial.data` are whole numbers, as they are; see `hpo.model`.
     """
 
     def register(function: Function) -> Function:
         used = _all_uses(uses, parameters)
-        models.add(ModelEntry(name, function, function.__module__, parameters, used, loop=True, stack=stack))
+        entry = ModelEntry(
+            name, function, function.__module__, parameters, used, loop=True, stack=stack, integers=integers
+        )
+        models.add(entry)
         for metric, direction in reports.items():
             if metric in BUILTIN_METRICS and BUILTIN_METRICS[metric].direction == direction:
                 continue  # one that we measure of models, and the loop of its own
@@ -459,19 +480,25 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserExitError) else summarize_error(error)
 
 
-SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})
+SHARED = frozenset({"activation", "init", "dropout", "batch_norm", "layer_norm"})
 DENSE = {"depth", "width", "width_profile", "widths", "parameter_budget"}
 PERIODIC = {"periodic_frequencies", "periodic_sigma"}
 TABLE = {"embedding_factor", "numeric_embedding", "numeric_embedding_size", "numeric_bins"} | PERIODIC
 MLP = SHARED | DENSE | TABLE
 RESNET_TABULAR = (
-    frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "residual_dropout"}) | TABLE
+    frozenset({"activation", "init", "dropout", "layer_norm", "depth", "width", "hidden_factor", "residual_dropout"})
+    | TABLE
 )
-AUTOENCODER = frozenset({"activation", "init", "dropout", "latent_size"}) | DENSE
-CNN = SHARED | {"conv_layers", "channels", "kernel_size", "dense_width"}
+AUTOENCODER = frozenset({"activation", "init", "dropout", "layer_norm", "latent_size"}) | DENSE
+BLOCKS = {"conv_layers", "channels", "block_channels", "kernel_size", "residual", "global_pooling"}
+CNN = SHARED | BLOCKS | {"dense_width"}
+VIT = frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "patch_size", "heads"})
 
 models.add(ModelEntry("mlp", "hpo.training.models.mlp", "hpo.training.models", uses=MLP))
-models.add(ModelEntry("cnn", "hpo.training.models.cnn", "hpo.training.models", uses=CNN))
+models.add(ModelEntry("cnn", "hpo.training.convolutional.cnn", "hpo.training.convolutional", uses=CNN))
+models.add(
+    ModelEntry("vit", "hpo.training.vision_transformer.vit", "hpo.training.vision_transformer", uses=VIT),
+)
 models.add(
     ModelEntry(
         "autoencoder",

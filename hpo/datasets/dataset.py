@@ -70,6 +70,9 @@ class Dataset:
         rows: by part, the number of each sample's row in its file, from 1.
         schema: of a table in a file, how new rows are read.
         notes: remarks on what was guessed or left out, for the user.
+        vocabulary: of samples that are codes from 0, such as token ids: how many codes there are. They are for models
+            registered with `integers=True` alone, which see it as `shape.vocabulary`; by default that is the largest
+            code of the training and validation data + 1.
     """
 
     train: Part
@@ -85,6 +88,7 @@ class Dataset:
     rows: Mapping[str, Array] = field(default_factory=dict)
     schema: TableSchema | None = None
     notes: Sequence[str] = ()
+    vocabulary: int | None = None
 
 
 def none() -> Dataset:

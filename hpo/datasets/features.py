@@ -48,19 +48,23 @@ class SampleShape(tuple[int, ...]):
 
     Attributes:
         categories: how many codes each category has, from 0; the last features are these codes, the first are numbers.
+        vocabulary: of samples that are codes, such as token ids: how many there are, from 0. None where models see
+            numbers, and where no code has a bound.
     """
 
     categories: tuple[int, ...]
+    vocabulary: int | None
 
-    def __new__(cls, sizes: Iterable[int], categories: Iterable[int] = ()) -> Self:
+    def __new__(cls, sizes: Iterable[int], categories: Iterable[int] = (), vocabulary: int | None = None) -> Self:
         """Return the shape with those sizes."""
         shape = super().__new__(cls, sizes)
         shape.categories = tuple(categories)
+        shape.vocabulary = vocabulary
         return shape
 
-    def __getnewargs__(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def __getnewargs__(self) -> tuple[tuple[int, ...], tuple[int, ...], int | None]:
         """Return what a copy is made of."""
-        return tuple(self), self.categories
+        return tuple(self), self.categories, self.vocabulary
 
 
 def check_matrix(x: Any, features: Sequence[Feature], where: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, Split
+from hpo.datasets.image_arrays import Size, resize_images
 from hpo.datasets.labels import tell_task
 from hpo.errors import DataError, describe_unknown
 from hpo.utils.memory import free_memory
@@ -54,10 +55,12 @@ class Samples:
     Attributes:
         dataset: the user's.
         where: the beginning of an error's line: the data set and the part.
+        size: height and width that images are brought to; None for their own.
     """
 
     dataset: Any
     where: str
+    size: Size | None = None
 
     def __len__(self) -> int:
         """Return the number of samples.
@@ -86,7 +89,15 @@ class Samples:
             line = f" ({located})" if (located := locate_error(error)) else ""
             raise DataError(f"{where}: {summarize_error(error)}{line}") from error
         x, y = _pick(item, where)
-        return _to_array(x, where), _to_label(y, where)
+        sample = _to_array(x, where)
+        return sample if self.size is None else self._resize(x, sample, where), _to_label(y, where)
+
+    def _resize(self, x: Any, sample: Array, where: str) -> Array:
+        """Return a sample, an array of what the data set gave, in the size; channels first where that is a tensor."""
+        assert self.size is not None
+        first = _is_tensor(x) and sample.ndim == 3
+        resized: Array = resize_images((sample.transpose(1, 2, 0) if first else sample)[None], self.size, where)[0]
+        return resized.transpose(2, 0, 1) if first else resized
 
     @cached_property
     def has_tensors(self) -> bool:
@@ -137,7 +148,7 @@ class Samples:
         if not np.array_equal(self[0][0], self[0][0], equal_nan=True):
             log.warning(
                 "%s: sample 0 is another one each time that it is read (a random transform?); each is read once, "
-                "before training: let @hpo.model(augment=…) change them from batch to batch",
+                "before training: the parameter augment, or @hpo.model(augment=…), changes them from batch to batch",
                 self.where,
             )
         return self.read()
@@ -205,26 +216,31 @@ def _name_parts(parts: Mapping[Any, Any], where: str) -> Dataset:
     return Dataset(**named)
 
 
-def read_parts(dataset: Dataset, where: str) -> Dataset:
+def read_parts(dataset: Dataset, where: str, size: Size | None = None) -> Dataset:
     """Read those parts of a data set that are map-style into memory; the test data when they are asked for.
 
     Training data that do not fit stay `Samples`, which are read batch by batch.
+
+    Args:
+        dataset: as a user's function returned it.
+        where: the beginning of an error's line.
+        size: height and width that images are brought to, one by one, so that they may differ in size.
 
     Raises:
         DataError: a part cannot be read, or does not fit where it must.
     """
     train, validation, test = dataset.train, dataset.validation, dataset.test
     if is_map_style(train):
-        samples = Samples(train, f"{where}, train")
+        samples = Samples(train, f"{where}, train", size)
         train = _read_train(samples, dataset)
         if isinstance(train, Samples):
             dataset = replace(dataset, task=dataset.task or _probe_task(samples))
     if is_map_style(validation):
-        validation = _read(Samples(validation, f"{where}, validation"))
+        validation = _read(Samples(validation, f"{where}, validation", size))
 
     def read_test() -> Any:
         part = test() if callable(test) and not is_map_style(test) else test
-        return _read(Samples(part, f"{where}, test")) if is_map_style(part) else part
+        return _read(Samples(part, f"{where}, test", size)) if is_map_style(part) else part
 
     lazy = read_test if callable(test) or is_map_style(test) else test
     return replace(dataset, train=train, validation=validation, test=lazy)

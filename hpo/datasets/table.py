@@ -187,7 +187,7 @@ class _Roles:
             None if source.weight is None else _read_weights(frame[source.weight], where, rows),
         )
 
-    def take(self, index: Array) -> dict[str, Array | None]:
+    def take(self, index: Array) -> dict[str, Any]:
         """Return those of some rows, as `Dataset` has them."""
         named = {"groups": self.groups, "times": self.times, "weights": self.weights}
         return {name: None if values is None else values[index] for name, values in named.items()}

@@ -110,7 +110,7 @@ class TableEncoder(BaseModel):
             features: what the columns of x mean.
             scaling: of the numbers. `standard` has mean 0 and deviation 1, `unit` runs from 0 to 1 and `symmetric` from
                 -1 to 1; `robust` has median 0 and quartiles 1 apart (where these are equal, deviation 1); `quantile` is
-                normally distributed.
+                normally distributed; `none` leaves them as they are.
         """
 
         def fit(first: int) -> list[NumberColumn | CategoryColumn]:
@@ -247,7 +247,8 @@ def _fit_number(feature: Feature, values: Array, scaling: str) -> NumberColumn:
     present = values[: len(values) - int(np.isnan(values).sum())]
     if not len(present) or present[0] == present[-1]:
         value = float(present[0]) if len(present) else 0.0
-        return NumberColumn(name=feature.name, median=value, shift=value, missing=feature.missing)
+        shift = 0.0 if scaling == "none" else value
+        return NumberColumn(name=feature.name, median=value, shift=shift, missing=feature.missing)
     median = _quantiles(present, np.array([0.5]))[0]
     if scaling == "quantile":
         quantiles = _quantiles(present, np.linspace(0, 1, min(QUANTILES, len(present))))
@@ -295,6 +296,7 @@ SCALINGS: dict[str, Callable[[Array], tuple[float, float]]] = {
     "unit": _unit,
     "symmetric": _symmetric,
     "robust": _robust,
+    "none": lambda _: (0.0, 1.0),
 }
 
 

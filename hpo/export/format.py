@@ -32,12 +32,14 @@ WEIGHTS, CONFIG, PREPROCESSING, ONNX, CARD = (
 Array = np.ndarray[Any, Any]
 PREPROCESSING_LIMIT = 50_000_000  # bytes: it has two numbers per feature, or 1,000 quantiles
 LARGEST_SAMPLE = 10_000_000  # numbers
+LARGEST_VOCABULARY = 100_000_000  # codes
 
 
 class Preprocessing(BaseModel):
     """Preprocessing of samples into inputs of a model, and the meaning of its outputs.
 
-    Inputs are (x - shift) / scale in float32, with a pair per channel or feature; of a table they are its encoding.
+    Inputs are (x - shift) / scale in float32, with a pair per channel or feature; of a table they are its encoding,
+    and of integers the samples.
 
     Attributes:
         format: version of this file's format. The first had no tables and one task.
@@ -48,8 +50,10 @@ class Preprocessing(BaseModel):
         output_names: values of the classes, or names of the labels or targets; empty where they have none.
         thresholds: of several labels, the probability from which each is predicted; 0.5 where it is empty.
         reconstructs: true if the model reconstructs its input; output i is then for number i of a sample.
-        values: type of the training samples: `uint8`, from 0 to 255, or `float`.
-        shift, scale: one number per channel or feature; empty for a table.
+        values: type of the training samples: `uint8`, from 0 to 255, `float`, or `integer`: whole numbers, which are
+            inputs as they are, in int64.
+        vocabulary: of integers, how many codes there are, from 0; None where none is known.
+        shift, scale: one number per channel or feature; empty for a table and for integers.
         target_shift, target_scale: one number per target: outputs of a regression are targets in these units.
         encoder: encoder of a table's raw matrix.
         table: how rows of files become that matrix; None where only the matrix itself is known.
@@ -64,7 +68,8 @@ class Preprocessing(BaseModel):
     output_names: tuple[str, ...] = ()
     thresholds: tuple[Annotated[FiniteFloat, Field(ge=0, le=1)], ...] = ()
     reconstructs: bool = False
-    values: Literal["uint8", "float"]
+    values: Literal["uint8", "float", "integer"]
+    vocabulary: Annotated[PositiveInt, Field(le=LARGEST_VOCABULARY)] | None = None
     shift: tuple[FiniteFloat, ...] = ()
     scale: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = ()
     target_shift: tuple[FiniteFloat, ...] = ()
@@ -76,7 +81,7 @@ class Preprocessing(BaseModel):
     def _one_of_each(self) -> Self:
         if math.prod(self.shape) > LARGEST_SAMPLE:
             raise ValueError(f"a sample of shape {self.shape} has more than {LARGEST_SAMPLE:,} numbers")
-        pairs = self.shape[0] if self.encoder is None else 0
+        pairs = self.shape[0] if self.encoder is None and self.values != "integer" else 0
         if not len(self.shift) == len(self.scale) == pairs:
             raise ValueError(f"shift and scale must have {pairs} numbers each, one per channel or feature")
         if not len(self.target_shift) == len(self.target_scale) == (self.classes if self.task == "regression" else 0):
@@ -92,7 +97,8 @@ class Preprocessing(BaseModel):
     @cached_property
     def input_shape(self) -> SampleShape:
         """The shape of one input, as the model was built for it."""
-        return SampleShape(self.shape) if self.encoder is None else self.encoder.shape
+        categories = () if self.encoder is None else self.encoder.shape.categories
+        return SampleShape(self.shape, categories, self.vocabulary)
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -105,9 +111,15 @@ class Preprocessing(BaseModel):
         return self.output_names or tuple(map(str, range(self.classes)))
 
     def apply(self, samples: Array) -> Array:
-        """Return samples (N, *sample_shape) as inputs of the model (N, *shape), float32, bit for bit as in training."""
+        """Return samples (N, *sample_shape) as inputs of the model (N, *shape), bit for bit as in training.
+
+        They are float32, or int64 where the model takes whole numbers.
+        """
         if self.encoder is not None:
-            return self.encoder.apply(samples)
+            encoded = self.encoder.apply(samples)
+            return encoded.astype(np.int64) if self.values == "integer" else encoded
+        if self.values == "integer":
+            return samples.astype(np.int64)
         per_channel = (1, -1, *(1,) * (len(self.shape) - 1))
         shift, scale = (np.array(pair, np.float32).reshape(per_channel) for pair in (self.shift, self.scale))
         return (np.subtract(samples, shift, dtype=np.float32) / scale).astype(np.float32)
@@ -143,6 +155,9 @@ class Preprocessing(BaseModel):
 
     def _check_values(self, array: Array) -> None:
         """Refuse numbers that are not finite, and bytes that are scaled already: the answers would be nonsense."""
+        if self.values == "integer" and self.encoder is None:
+            self._check_codes(array)
+            return
         with np.errstate(over="ignore"):
             numbers = array.astype(np.float32)
         if self.encoder is not None:
@@ -158,9 +173,19 @@ class Preprocessing(BaseModel):
         if array.dtype.kind == "f" and 0 < high <= 1:
             raise ValueError(f"holds fractions up to {high:g}; the model takes bytes, 0 to 255: multiply by 255")
 
+    def _check_codes(self, array: Array) -> None:
+        """Refuse what is no whole number, and codes that training had no place for."""
+        if not (np.isfinite(array).all() and (array % 1 == 0).all()):
+            raise ValueError("holds numbers that are not whole; the model takes whole numbers, such as token ids")
+        if self.vocabulary is not None and array.size and not 0 <= array.min() <= array.max() < self.vocabulary:
+            raise ValueError(
+                f"holds codes from {array.min():g} to {array.max():g}; the model knows those from 0 to "
+                f"{self.vocabulary - 1}"
+            )
+
     def _layouts(self) -> Sequence[tuple[tuple[int, ...], tuple[int, ...] | None]]:
         """Return the shapes that a sample may have, each with the order of axes that makes it channels first."""
-        if len(self.shape) != 3:
+        if len(self.shape) != 3 or self.values == "integer":
             return [(self.sample_shape, None)]
         channels, height, width = self.shape
         grey = [((height, width), None)] if channels == 1 else []

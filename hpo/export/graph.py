@@ -23,9 +23,18 @@ def make_graph(model: nn.Module, inputs: Preprocessing) -> nn.Module:
 
     Images and other arrays are still to be scaled.
     """
-    before = [TableEncoding(inputs.encoder)] if inputs.encoder is not None else []
+    before: list[nn.Module] = [TableEncoding(inputs.encoder)] if inputs.encoder is not None else []
+    before += [WholeNumbers()] if before and inputs.values == "integer" else []
     behind = [TargetUnits(inputs)] if inputs.task == "regression" else []
     return nn.Sequential(*before, model, *behind) if before or behind else model
+
+
+class WholeNumbers(nn.Module):
+    """Encoded samples as int64."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return samples x (n, *shape) of whole numbers as int64."""
+        return x.long()
 
 
 class TargetUnits(nn.Module):

@@ -133,6 +133,9 @@ def _use(results: Results, row: TrialRow, exported: ExportedModel) -> list[Block
 
 def _describe_inputs(inputs: Preprocessing) -> list[Block]:
     shape = ", ".join(map(str, inputs.shape))
+    if inputs.values == "integer":
+        codes = "" if inputs.vocabulary is None else f" from 0 to {inputs.vocabulary - 1}"
+        return [Text(f"Inputs are int64 of shape (any number, {shape}): whole numbers{codes}, as samples have them.")]
     values = "bytes, 0 to 255," if inputs.values == "uint8" else "floats"
     per = "channel" if len(inputs.shape) > 1 else "feature"
     return [

@@ -139,7 +139,7 @@ def _samples(data: Data) -> torch.Tensor:
         return torch.from_numpy(_rows(data))
     samples = (data.x_val if len(data.y_val) > 1 else data.x_train)[:COMPARED]
     if len(samples) < 2:  # a data set that streams, with hardly any validation samples
-        samples = torch.zeros(2, *data.shape)
+        samples = torch.zeros(2, *data.shape, dtype=data.x_val.dtype)
     return samples
 
 
@@ -163,7 +163,8 @@ def preprocessing_of(data: Data, *, reconstructs: bool = False) -> Preprocessing
         classes=data.classes,
         output_names=tuple(data.output_names),
         reconstructs=reconstructs,
-        values="uint8" if data.raw_bytes else "float",
+        values="integer" if data.integers else "uint8" if data.raw_bytes else "float",
+        vocabulary=data.vocabulary,
         shift=_numbers(shift),
         scale=_numbers(scale),
         target_shift=() if targets is None else _numbers(targets.shift),
@@ -175,7 +176,7 @@ def preprocessing_of(data: Data, *, reconstructs: bool = False) -> Preprocessing
 
 def _scaling(data: Data) -> tuple[Array, Array]:
     """Return shift and scale of each channel or feature; of a table none."""
-    if data.encoder is not None:
+    if data.encoder is not None or data.integers:
         return np.empty(0), np.empty(0)
     if data.scaling is not None:
         return data.scaling.shift, data.scaling.scale

@@ -34,11 +34,20 @@ from hpo.datasets import (
 from hpo.datasets.map_style import Samples
 from hpo.datasets.table_encoder import TableEncoder
 from hpo.errors import ConfigError, DataError
+from hpo.training.augmentation import Augmentation, make_augmentation
+from hpo.training.conversion import (
+    INTEGERS,
+    Conversion,
+    convert_batch,
+    count_codes,
+    load_part,
+    scaling_kind,
+)
 from hpo.training.process_state import contain_user_code
 from hpo.training.scaling import Scaling
 from hpo.training.weights import make_weights, read_weights
 
-__all__ = ["Data", "epoch_seed", "prepare_data", "samples_key"]
+__all__ = ["Data", "augment_data", "epoch_seed", "prepare_data", "samples_key"]
 
 Array = np.ndarray[Any, Any]
 Batch = tuple[Tensor, Tensor]
@@ -52,6 +61,8 @@ ORDER, NOISE = 1, 2  # purposes of a random stream, so that no two share their n
 def samples_key(config: TrialConfig, division: Division | None = None) -> tuple[object, ...]:
     """Return a key that is equal for fits whose samples, labels and weights are the same, in any order."""
     values = {name: getattr(config, name) for name in DATA_PARAMETERS}
+    if config.integers:
+        values |= {"input_scaling": INTEGERS, "numeric_scaling": None}  # which have no effect
     if division is not None and division.kind == "fold":
         values["validation"] = None  # which has no effect
     return (division, *values.values())
@@ -60,19 +71,6 @@ def samples_key(config: TrialConfig, division: Division | None = None) -> tuple[
 def epoch_seed(seed: int, epoch: int) -> int:
     """Return a 63-bit seed for torch's own generator (dropout) in an epoch, from (seed, epoch) alone."""
     return int(np.random.SeedSequence([seed, NOISE, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _channels_first(x: Any) -> Array:
-    """Return samples as an array in torch's layout: (N, features) or (N, channels, H, W)."""
-    if isinstance(x, Tensor):
-        tensor = x.detach().cpu()
-        array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
-    else:
-        array = np.asarray(x)
-        if array.ndim == 4:
-            array = array.transpose(0, 3, 1, 2)
-    grey: Array = array[:, None]
-    return grey if array.ndim == 3 else array
 
 
 @dataclass
@@ -89,8 +87,8 @@ class Data:
         seed: decides the order of the samples.
         dataset: the data set as it was loaded; with a division, without validation samples of its own.
         name: what error messages call it.
-        input_scaling: the kind of the scaling.
-        scaling: shift and scale of the samples; None of a table, and where the data set gives batches.
+        input_scaling: the kind of the scaling; `integers` where samples are whole numbers, tensors of int64.
+        scaling: shift and scale of the samples; None of a table, of integers, and where the data set gives batches.
         task: what is predicted.
         target_scaling: shift and scale of the targets of regression, fitted to the training part.
         weights: of the training samples, (N,), or of each of their labels, (N, L), with mean 1; None where all weigh
@@ -99,6 +97,8 @@ class Data:
             validation samples of its own.
         encoder: of a table, fitted to the training part; None of other samples.
         division: of the samples of this fit; None is the configuration's own validation split.
+        augmentation: changes the images of training batches; None where they are as they are.
+        vocabulary: of integers, how many codes there are, from 0; None where none is known.
 
     Where all samples are for training (`validation` 0), the validation split has none.
     """
@@ -120,11 +120,14 @@ class Data:
     val_index: Array | None = None
     encoder: TableEncoder | None = None
     division: Division | None = None
+    augmentation: Augmentation | None = None
+    vocabulary: int | None = None
 
     @property
     def shape(self) -> SampleShape:
         """The shape of one sample."""
-        return SampleShape(self.x_val.shape[1:]) if self.encoder is None else self.encoder.shape
+        shape = SampleShape(self.x_val.shape[1:]) if self.encoder is None else self.encoder.shape
+        return SampleShape(shape, shape.categories, self.vocabulary)
 
     @property
     def features(self) -> Sequence[Feature]:
@@ -152,8 +155,15 @@ class Data:
         return scaled * scale + shift
 
     @property
+    def integers(self) -> bool:
+        """True where samples are whole numbers as they are, tensors of int64."""
+        return self.input_scaling == INTEGERS
+
+    @property
     def raw_bytes(self) -> bool:
         """True where the samples were bytes, from 0 to 255, before they were scaled."""
+        if self.integers:
+            return False
         part: Any = self.dataset.validation if self.streams else self.dataset.train
         x = part[0] if is_split(part) else next(iter(part))[0]
         return str(x.dtype).endswith("uint8")
@@ -198,7 +208,7 @@ class Data:
         return min(batch_size, len(self.y_train) - (self.steps(batch_size) - 1) * batch_size)
 
     def batches(self, batch_size: int, epoch: int, room: Room | None = None) -> Iterator[TrainBatch]:
-        """Return the batches of an epoch, in the order that follows from (seed, epoch).
+        """Return the batches of an epoch, in the order that follows from (seed, epoch), their images augmented.
 
         They are x (n, *shape) and y (n,) or (n, columns), and the weights of these where there are any.
 
@@ -208,10 +218,17 @@ class Data:
             room: returns memory for the samples of the next batch, (n, features), or None for memory of their own.
         """
         if isinstance(self.dataset.train, Samples):
-            return self._convert_batches(self._read_batches(self.dataset.train, batch_size, epoch))
-        if self.streams:
-            return self._convert_batches(self.dataset.train)
-        return self._resident_batches(batch_size, epoch, room)
+            batches = self._convert_batches(self._read_batches(self.dataset.train, batch_size, epoch))
+        elif self.streams:
+            batches = self._convert_batches(self.dataset.train)
+        else:
+            batches = self._resident_batches(batch_size, epoch, room)
+        return batches if self.augmentation is None else self._augment(batches, epoch)
+
+    def _augment(self, batches: Iterator[TrainBatch], epoch: int) -> Iterator[TrainBatch]:
+        assert self.augmentation is not None
+        for step, (x, *rest) in enumerate(batches):
+            yield self.augmentation(x, self.seed, epoch, step), *rest  # type: ignore[misc]
 
     def _resident_batches(self, batch_size: int, epoch: int, room: Room | None) -> Iterator[TrainBatch]:
         samples, flat = len(self.y_train), self.x_train.flatten(1)
@@ -235,10 +252,10 @@ class Data:
     def _order(self, samples: int, epoch: int) -> Array:
         return np.random.default_rng([self.seed, ORDER, epoch]).permutation(samples)
 
-    def _convert_batches(self, batches: Iterable[Split]) -> Iterator[Batch]:
+    def _convert_batches(self, batches: Iterable[Split]) -> Iterator[TrainBatch]:
         where = f"{self.name}, train"
         for x, y in batches:
-            yield _convert_batch(x, y, where, self._how)
+            yield convert_batch(x, y, where, self._how)
 
     @contain_user_code()
     def test(self) -> Batch:
@@ -250,11 +267,11 @@ class Data:
         part = self.dataset.test() if callable(self.dataset.test) else self.dataset.test
         if part is None:
             raise DataError(f"{self.name}: has no test set; give `test` in its hpo.Dataset")
-        return _load_part(part, f"{self.name}, test", self._how)
+        return load_part(part, f"{self.name}, test", self._how)
 
     @property
-    def _how(self) -> _Conversion:
-        return _Conversion(
+    def _how(self) -> Conversion:
+        return Conversion(
             self.input_scaling,
             self.task,
             self.classes,
@@ -263,13 +280,24 @@ class Data:
             self.target_scaling,
             self.encoder,
             self.features,
-            None if self.scaling is None else tuple(self.shape),
+            tuple(self.shape) if self.scaling is not None or (self.integers and not self.streams) else None,
+            self.vocabulary,
         )
 
 
 def _steps(samples: int, batch_size: int) -> int:
     whole, rest = divmod(samples, batch_size)
     return whole + (rest > 1 or (rest == 1 and whole == 0))
+
+
+def augment_data(data: Data, config: TrialConfig) -> Data:
+    """Return data with the same samples, in the order and with the augmentation that a configuration asks for.
+
+    Raises:
+        ConfigError: the samples cannot be augmented so.
+        RequestError: a package for it is missing.
+    """
+    return replace(data, seed=config.seed_of_order, augmentation=make_augmentation(config, data))
 
 
 def prepare_data(
@@ -279,7 +307,7 @@ def prepare_data(
     name: str = "data set",
     division: Division | None = None,
 ) -> Data:
-    """Split, scale and move a data set, as a configuration asks.
+    """Split, scale and move a data set, as a configuration asks, which may also ask for an augmentation.
 
     A division divides the training samples; validation samples that the data set has of its own are left out.
 
@@ -294,12 +322,22 @@ def prepare_data(
         division: of the samples of this fit; None is the configuration's own validation split.
 
     Raises:
-        ConfigError: `validation` does not fit the data, or there are too few samples for the division.
+        ConfigError: `validation` or `augment` does not fit the data, or there are too few samples for the division.
         DataError: validation data are wrong, or the data cannot be divided.
+        RequestError: a package for the augmentation is missing.
     """
+    return augment_data(_prepare(dataset, config, device, name, division), config)
+
+
+def _prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: str, division: Division | None) -> Data:
     if name == NO_DATA:
         none = torch.empty(0)
         return Data(none, none, none, none, 0, device, config.seed_of_order, dataset, name, config.input_scaling)
+    if dataset.vocabulary is not None and not config.integers:
+        raise ConfigError(
+            f"model = '{config.model}': takes numbers, but the samples of {name} are codes, such as of words; use "
+            "model = 'text_classifier', or one of your own that is registered with integers=True"
+        )
     if is_split(dataset.train):
         return _prepare_resident(dataset, config, device, name, division)
     if division is not None:
@@ -320,10 +358,24 @@ def prepare_data(
         raise DataError(
             f"{name}: its training data are batches, which have no `features`; give x and y, or encode them"
         )
-    kind, classes, task = config.input_scaling, dataset.classes, dataset.task or "classification"
-    x_val, y_val = _load_part(dataset.validation, f"{name}, validation", _Conversion(kind, task, classes, device))
+    kind, classes, task = scaling_kind(config), dataset.classes, dataset.task or "classification"
+    how = Conversion(kind, task, classes, device, vocabulary=dataset.vocabulary)
+    x_val, y_val = load_part(dataset.validation, f"{name}, validation", how)
     none = torch.empty(0)
-    return Data(none, none, x_val, y_val, classes, device, config.seed_of_order, dataset, name, kind, task=task)
+    return Data(
+        none,
+        none,
+        x_val,
+        y_val,
+        classes,
+        device,
+        config.seed_of_order,
+        dataset,
+        name,
+        kind,
+        task=task,
+        vocabulary=dataset.vocabulary,
+    )
 
 
 def _prepare_resident(
@@ -336,26 +388,18 @@ def _prepare_resident(
     classes = dataset.classes
     if classes is None:
         classes = check_split(x, y, f"{name}, train", None, task, dataset.features)
-    samples, labels = _channels_first(x), read_labels(y, name, task)
+    where, kind = f"{name}, train", scaling_kind(config)
+    how = Conversion(kind, task, classes, device, features=dataset.features, vocabulary=dataset.vocabulary)
+    samples, labels = how.read(x, where), read_labels(y, name, task)
     train, validation = _split(dataset, labels, config, task, name, division)
     scaling, encoder = _fit_inputs(samples, train, dataset.features, config)
     target_scaling = Scaling.fit("standard", labels, train) if task == "regression" else None
-    how = _Conversion(
-        config.input_scaling,
-        task,
-        classes,
-        device,
-        scaling,
-        target_scaling,
-        encoder,
-        dataset.features,
-        samples.shape[1:],
-    )
-    x_train, y_train = how.samples(samples, train), how.labels(labels, train)
+    how = replace(how, scaling=scaling, target_scaling=target_scaling, encoder=encoder, shape=samples.shape[1:])
+    x_train, y_train = how.samples(samples, train, where), how.labels(labels, train)
     if dataset.validation is None:
-        x_val, y_val = how.samples(samples, validation), how.labels(labels, validation)
+        x_val, y_val = how.samples(samples, validation, where), how.labels(labels, validation)
     else:
-        x_val, y_val = _load_part(dataset.validation, f"{name}, validation", how)
+        x_val, y_val = load_part(dataset.validation, f"{name}, validation", how)
     own = None if dataset.weights is None else read_weights(dataset.weights, len(labels), name)[train]
     if dataset.validation is not None and not config.validation:  # its own, which is trained on as well
         own = None if own is None else np.concatenate([own, np.full(len(y_val), own.mean())])  # these have none
@@ -372,7 +416,7 @@ def _prepare_resident(
         config.seed_of_order,
         dataset,
         name,
-        config.input_scaling,
+        kind,
         scaling,
         task,
         target_scaling,
@@ -380,7 +424,18 @@ def _prepare_resident(
         val_index=validation if dataset.validation is None else None,
         encoder=encoder,
         division=division,
+        vocabulary=_find_vocabulary(dataset, kind, x_train, x_val),
     )
+
+
+def _find_vocabulary(dataset: Dataset, kind: str, *parts: Tensor) -> int | None:
+    """Return how many codes samples have: as many as the data set says, else as there are in training and validation.
+
+    Both, so that it is the same for all folds.
+    """
+    if dataset.vocabulary is not None or kind != INTEGERS:
+        return dataset.vocabulary
+    return count_codes(parts)
 
 
 def _split(
@@ -403,76 +458,6 @@ def _fit_inputs(
 ) -> tuple[Scaling | None, TableEncoder | None]:
     """Fit to the training part what makes samples inputs: of a table the encoder, else the scaling."""
     if features:
-        return None, TableEncoder.fit(x, train, features, config.numeric_scaling or config.input_scaling)
-    return Scaling.fit(config.input_scaling, x, train), None
-
-
-@dataclass(frozen=True)
-class _Conversion:
-    """Conversion of a part of a data set to tensors on a device; see `Data` for the attributes.
-
-    Without a scaling or an encoder only bytes are scaled: the statistics of a data set that gives batches are not
-    known.
-    """
-
-    kind: str
-    task: Task
-    classes: int
-    device: torch.device
-    scaling: Scaling | None = None
-    target_scaling: Scaling | None = None
-    encoder: TableEncoder | None = None
-    features: Sequence[Feature] = ()
-    shape: tuple[int, ...] | None = None  # of an array of samples, before it is encoded
-
-    def samples(self, x: Array, index: Array | None = None) -> Tensor:
-        """Return the samples `index` (by default all) of x, channels first, as the model sees them."""
-        if self.encoder is not None:
-            return torch.from_numpy(self.encoder.apply(x, index)).to(self.device)
-        assert self.scaling is not None
-        return self.scaling.apply(x, index).to(self.device)
-
-    def labels(self, labels: Array, index: Array | None = None) -> Tensor:
-        """Return the labels `index` (by default all) of those that `read_labels` returned; targets are scaled."""
-        chosen = labels if index is None else labels[index]
-        if self.task == "classification":
-            return torch.from_numpy(chosen.astype(np.int64)).to(self.device)
-        tensor = torch.from_numpy(chosen) if self.target_scaling is None else self.target_scaling.apply(chosen)
-        return tensor.to(self.device)
-
-    def check(self, x: Any, y: Any, where: str) -> Array:
-        """Check a part, and return its labels as `read_labels` does."""
-        check_split(x, y, where, self.classes, self.task, self.features)
-        return read_labels(y, where, self.task)
-
-
-def _load_part(part: Split | Iterable[Split], where: str, how: _Conversion) -> Batch:
-    """Return a validation or test part as tensors on the device; batches are joined."""
-    pieces = [part] if is_split(part) else list(part)
-    if not pieces:
-        raise DataError(f"{where}: holds no batches; give at least one")
-    parts = [_convert_part(x, y, where, how) for x, y in pieces]
-    x, y = (torch.cat(tensors) if len(tensors) > 1 else tensors[0] for tensors in zip(*parts, strict=True))
-    return x, y
-
-
-def _convert_part(x: Any, y: Any, where: str, how: _Conversion) -> Batch:
-    labels = how.check(x, y, where)
-    samples = _channels_first(x)
-    if how.shape is not None and samples.shape[1:] != how.shape:
-        raise DataError(f"{where}: samples of shape {samples.shape[1:]}, not {how.shape} as train; make them equal")
-    if how.scaling is None and how.encoder is None:
-        return _convert_batch(x, y, where, how)
-    return how.samples(samples), how.labels(labels)
-
-
-def _convert_batch(x: Any, y: Any, where: str, how: _Conversion) -> Batch:
-    """Convert a batch of a data set that streams: only uint8 is scaled."""
-    labels = how.check(x, y, where)
-    tensor = x if isinstance(x, Tensor) else torch.from_numpy(np.require(_channels_first(x), requirements=["C", "W"]))
-    tensor = tensor[:, None] if tensor.ndim == 3 else tensor
-    moved = tensor.to(how.device)
-    if moved.dtype == torch.uint8:
-        moved = moved.float() / 255
-        moved = moved * 2 - 1 if how.kind == "symmetric" else moved
-    return moved.float(), how.labels(labels)
+        kind = "none" if config.integers else config.numeric_scaling or config.input_scaling
+        return None, TableEncoder.fit(x, train, features, kind)
+    return None if config.integers else Scaling.fit(config.input_scaling, x, train), None

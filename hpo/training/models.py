@@ -1,9 +1,10 @@
-"""Built-in models, and the factory of registered models."""
+"""Built-in dense models, and the factory of registered models."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hpo.config import registry
-from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
+from hpo.config.choices import INITIALISATIONS
 from hpo.config.model_library import find_library
 from hpo.config.model_size import count_outputs, measure_input, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, RequestError
+from hpo.training.layers import make_activation, make_dropout, make_norm
 from hpo.training.library_models import describe_size
 from hpo.training.memory import is_out_of_memory
 from hpo.training.tabular_models import FeatureEmbedding
 from hpo.utils.text import shorten, summarize_error
 
-__all__ = ["Autoencoder", "autoencoder", "build_model", "cnn", "mlp", "parameter_count", "restore_model"]
+__all__ = ["Autoencoder", "autoencoder", "build_model", "mlp", "parameter_count", "restore_model"]
 
 Shape = tuple[int, ...]
-# An activation that never falls gives the same after pooling as before it, on a quarter of the values: 29 to 20 ms a
-# step for the CNN 32-64 on 2 cores at batch 128.
-MONOTONE = {"relu", "leaky_relu", "elu", "tanh", "sigmoid"}
+TAKES_INTEGERS = re.compile(r"scalar types?: Long, Int|must be one of.*(int64|long)|index.*must be", re.IGNORECASE)
 
 
 def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
@@ -50,7 +50,7 @@ def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
         model = _make_module(config, shape, classes)
         if not isinstance(model, nn.Module):
             raise ConfigError(f"model '{config.model}': its function returns no nn.Module but {type(model).__name__}")
-        _probe(model, config.model, shape, count_outputs(config, shape, classes))
+        _probe(model, config, shape, count_outputs(config, shape, classes))
         if "init" in entry.uses:
             _initialise(model, config.init)
     # On the CPU, 2.1 times as fast for the CNN 32-64 (62 to 29 ms a step on 2 cores at batch 128). Only for our own
@@ -128,10 +128,12 @@ def mlp(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
 def _dense_layers(config: TrialConfig, widths: Sequence[int]) -> Iterator[nn.Module]:
     """Yield hidden layers from `widths[0]` inputs on, each with its normalisation, activation and dropout."""
     for inputs, outputs in pairwise(widths):
-        # Normalisation takes the mean away, and a bias with it: Adam would follow the rounding noise of its gradient.
+        # Batch normalisation takes the mean away, and a bias with it: Adam would follow its gradient's rounding noise.
         yield nn.Linear(inputs, outputs, bias=not config.batch_norm)
-        yield from _norm_and_activation(config, nn.BatchNorm1d, outputs)
-        yield from _dropout(config)
+        yield from make_norm(config, outputs)
+        yield make_activation(config)
+        if config.dropout:
+            yield make_dropout(config)
 
 
 class Autoencoder(nn.Module):
@@ -168,61 +170,19 @@ def autoencoder(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:  
     return Autoencoder(config.model_copy(update={"batch_norm": False}), math.prod(shape))  # which it does not use
 
 
-def cnn(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
-    """Build blocks of convolution and 2 x 2 pooling, the channels doubled per block, then one dense layer.
-
-    Raises:
-        ConfigError: the samples are not images, or too small for the blocks to halve.
-    """
-    if len(shape) != 3:
-        raise ConfigError(f"model = 'cnn': needs images, but a sample has shape {shape}; use model = 'mlp'")
-    channels, height, width = shape
-    if min(height, width) >> config.conv_layers == 0:
-        raise ConfigError(f"conv_layers = {config.conv_layers}: a {height} x {width} image cannot be halved that often")
-    layers: list[nn.Module] = []
-    for block in range(config.conv_layers):
-        outputs = config.channels << block
-        layers += [*_convolution(channels, outputs, config.kernel_size), *_norm_activation_pooling(config, outputs)]
-        channels = outputs
-    features = channels * (height >> config.conv_layers) * (width >> config.conv_layers)
-    dense = [nn.Linear(features, config.dense_width), *_norm_and_activation(config, nn.BatchNorm1d, config.dense_width)]
-    return nn.Sequential(*layers, nn.Flatten(), *dense, *_dropout(config), nn.Linear(config.dense_width, classes))
-
-
-def _norm_and_activation(config: TrialConfig, norm: Callable[[int], nn.Module], width: int) -> list[nn.Module]:
-    activation = registry.resolve(ACTIVATIONS[config.activation])()
-    return [norm(width), activation] if config.batch_norm else [activation]
-
-
-def _norm_activation_pooling(config: TrialConfig, width: int) -> list[nn.Module]:
-    """Return normalisation, activation and 2 x 2 pooling; pooling comes first where the result is the same."""
-    *norm, activation = _norm_and_activation(config, nn.BatchNorm2d, width)
-    pool = nn.MaxPool2d(2)
-    return [*norm, pool, activation] if config.activation in MONOTONE else [*norm, activation, pool]
-
-
-def _dropout(config: TrialConfig) -> list[nn.Module]:
-    return [nn.Dropout(config.dropout)] if config.dropout else []
-
-
-def _convolution(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    """Return a convolution that keeps the size of the image."""
-    if kernel % 2:
-        return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)]
-    before, after = (kernel - 1) // 2, kernel // 2  # torch's padding="same" warns about even windows
-    return [nn.ZeroPad2d((before, after, before, after)), nn.Conv2d(inputs, outputs, kernel)]
-
-
-def _probe(model: nn.Module, name: str, shape: Shape, classes: int) -> None:
+def _probe(model: nn.Module, config: TrialConfig, shape: Shape, classes: int) -> None:
     """Try the model on two samples: its outputs must fit, and lazy layers take their size before initialisation."""
+    name, number = config.model, torch.int64 if config.integers else torch.get_default_dtype()
     model.eval()
     try:
         with torch.no_grad():
-            outputs: Any = model(torch.zeros(2, *shape))
+            outputs: Any = model(torch.zeros(2, *shape, dtype=number))
     except Exception as error:  # a model of the user's can raise anything
         if is_out_of_memory(error):
             raise
         why = summarize_error(error)
+        if not config.integers and TAKES_INTEGERS.search(why):
+            why += "; if its samples are whole numbers, such as token ids, register it with integers=True"
         size = "" if find_library(name) is None else describe_size(model)
         raise ConfigError(
             f"model '{name}': cannot take samples of shape {shape}: {why.rstrip('.') if size else why}{size}"

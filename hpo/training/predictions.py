@@ -151,6 +151,8 @@ def measure_importance(
     x, y = data.x_val, data.y_val
     if x.ndim != 2 or not len(y) or outcome.config.reconstructs or entry.reported:
         return None
+    if data.integers and not data.features:  # places in a sequence are no features
+        return None
     learner = _load_learner(outcome, data)
 
     def score(samples: Tensor, labels: Tensor) -> float:

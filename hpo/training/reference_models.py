@@ -76,7 +76,7 @@ class FixedOutputs(nn.Module):
 
 def describe_unfit(data: Data, config: TrialConfig) -> str:
     """Return why these data have no reference models; nothing where they have."""
-    if data.streams or data.x_val.ndim != 2 or config.reconstructs:
+    if data.streams or data.x_val.ndim != 2 or config.reconstructs or (data.integers and not data.features):
         return "the samples are no table"
     if len(data.y_train) * data.x_train.shape[1] * max(1, data.classes) > CELLS_LIMIT:
         return "the table is too large"

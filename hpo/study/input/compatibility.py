@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from hpo.config.augmentation import check_augmentation
+from hpo.config.image_size import check_image
 from hpo.config.model_library import find_library
 from hpo.config.model_size import count_dense_parameters, count_outputs
 from hpo.config.trial_config import TrialConfig
@@ -32,7 +34,8 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
     A data set that the user has registered is known only when it is loaded, and passes.
 
     Raises:
-        ConfigError: `validation` leaves either split without samples; the model needs images, or larger ones; its
+        ConfigError: `validation` leaves either split without samples; the model needs images, or larger ones,
+            or its augmentation does; its
             `parameter_budget` is too small for layers of one unit.
         RegistryError: the model is of a library that is not installed.
     """
@@ -44,20 +47,15 @@ def check_compatible(config: TrialConfig, dataset: DatasetReference) -> None:
             )
     if dataset.shape is not None and "parameter_budget" in config.effective():
         _check_budget(config, dataset.shape)
-    library = find_library(config.model)
-    if library is not None:
+    if (library := find_library(config.model)) is not None:
         library.check_installed(config.model)
-    if dataset.shape is None or (config.model != "cnn" and library is None):
-        return
-    if len(dataset.shape) != 3:
-        raise ConfigError(
-            f"model = '{config.model}': needs images, but a sample has shape {dataset.shape}; use model = 'mlp'"
-        )
-    if library is not None:
-        return
-    _, height, width = dataset.shape
-    if min(height, width) >> config.conv_layers == 0:
-        raise ConfigError(f"conv_layers = {config.conv_layers}: a {height} x {width} image cannot be halved that often")
+        if dataset.shape is not None and len(dataset.shape) != 3:
+            raise ConfigError(
+                f"model = '{config.model}': needs images, but a sample has shape {dataset.shape}; use model = 'mlp'"
+            )
+    if dataset.shape is not None:
+        check_image(config, dataset.shape)
+        check_augmentation(config, dataset.shape, dataset.name)
 
 
 def _check_budget(config: TrialConfig, shape: tuple[int, ...]) -> None:

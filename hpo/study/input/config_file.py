@@ -80,7 +80,7 @@ def read_config(
         check_compatible(config, data)
     except RequestError as error:
         raise type(error)(f"{where}{error}") from error
-    idle = [name for name in parameters if name not in config.effective()]
+    idle = [name for name in parameters if name not in config.effective(parameters)]
     return Configuration(
         config,
         data,
