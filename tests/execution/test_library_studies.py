@@ -57,7 +57,7 @@ def test_a_study_of_a_model_of_timm_needs_nothing_but_its_name(folder: Path) -> 
     rows = [(dict(trial.params), trial.state.name) for trial in study.trials()]
     assert {state for _, state in rows} == {"COMPLETE"}
     assert sorted(str(values.get("pretrained", "")) for values, _ in rows) == ["", str(path), "None"]
-    config = next(each for each in map(study.config, study.trials()) if each.pretrained == str(path))
+    config = next(each for each in map(study.config_of, study.trials()) if each.pretrained == str(path))
     assert config.head_learning_rate == 0.01
     write_config(folder / "config.toml", config, study.definition.dataset, "val_accuracy", "maximize")
     assert read_parameters(folder / "config.toml").pretrained == str(path)
