@@ -100,6 +100,7 @@ members = st.builds(
     loss=st.sampled_from(TASK_LOSSES["classification"]),
     label_smoothing=st.sampled_from([0.0, 0.1]),
     layer_learning_rate_decay=st.sampled_from([1.0, 0.5, 1.4]),
+    head_learning_rate_ratio=st.sampled_from([None, 3.0]),
 )
 
 
@@ -163,6 +164,7 @@ def test_autoencoders(loss):
             activation=sorted(ACTIVATIONS)[i % len(ACTIVATIONS)],
             optimizer=optimizer,
             layer_learning_rate_decay=(1.0, 0.7)[i % 2],
+            head_learning_rate=(None, 0.02, 0.01)[i % 3],
             learning_rate=0.01,
             epochs=2,
         )
