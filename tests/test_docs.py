@@ -126,7 +126,7 @@ def test_the_pages_are_those_that_people_need() -> None:
         "cli", "cohorts", "dashboard", "experiments", "exporting", "folds", "from-kerastuner", "from-optuna",
         "from-ray-tune", "from-wandb", "index", "integrations",
         "objective-function", "own-data", "own-loop", "own-model", "metrics", "parameters", "python-api", "quickstart",
-        "reading-a-report", "resuming", "scaling", "study-file", "test-set", "trackers", "troubleshooting",
+        "reading-a-report", "resuming", "scaling", "sequences", "study-file", "test-set", "trackers", "troubleshooting",
     }  # fmt: skip
 
 
