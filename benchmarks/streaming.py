@@ -3,10 +3,11 @@
     python -m benchmarks.streaming [--samples 2048] [--size 224] [--workers 1 2] [--latency 1] [--repeats 3]
 
 Each sample is a JPEG, which is read, decoded and made smaller when it is asked for, and nothing is held in memory.
-`--latency` is how many milliseconds each file takes to begin, as on a disk of the network. The plain loop is what one writes by hand: read a batch, then train on it, in turn. torch's is the same loop
-over a DataLoader with as many processes as ours. Ours is `hpo.Dataset(…, workers=N)` in `hpo.training.loop.train`.
-All train the same model on one thread, in the same run, in turns; the best of the repeats counts. `hidden` is how much
-of the shorter of reading and training, both measured by themselves, takes no time of its own.
+`--latency` is how many milliseconds each file takes to begin, as on a disk of the network. The plain loop is what one
+writes by hand: read a batch, then train on it, in turn. torch's is the same loop over a DataLoader with as many
+processes as ours. Ours is `hpo.Dataset(…, workers=N)` in `hpo.training.loop.train`. All train the same model on one
+thread, in the same run, in turns; the best of the repeats counts. `hidden` is how much of the shorter of reading and
+training, both measured by themselves, takes no time of its own.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def main() -> None:
             "plain loop": lambda: hand.loop(0),
         }
         for count in options.workers:
-            measures[f"torch's loop, {count} processes"] = lambda count=count: hand.loop(count)
+            measures[f"torch's loop, {count} process{'es' if count > 1 else ''}"] = lambda count=count: hand.loop(count)
             measures[f"ours, workers = {count}"] = lambda count=count: time_ours(files, options.width, count)
         found: dict[str, list[float]] = {name: [] for name in measures}
         for _ in range(options.repeats):
