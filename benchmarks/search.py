@@ -9,6 +9,7 @@ best configuration known, as a mean over the seeds with its 95 % interval (Stude
 seed against the first line, and negative where the line is better. Equal trials are the first N of a study, to their
 ends; equal epochs and seconds are what the first line's N trials took, with the same seed. Seconds are the table's, a
 stack's with its measured gain; sampling does not count, and its processor time a trial is printed by itself.
+Results of the row `all` are kept in `build/search`, and a run that was interrupted goes on after the last one.
 
 Rows: `all` (every sampler with every pruner and both of its rules, asking for 1 trial, for as many as `--cohort auto`
 allows at most, and for 8), `costs` (the trials that are worth as much where k are asked at once after the start-up
@@ -25,6 +26,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from scipy.stats import t as student
 from benchmarks.learning_curves import MissingTableError
 from benchmarks.problems import HPOLIB, Problem, load_problem
 from benchmarks.replay import Log, Plan, replay
+from benchmarks.results_file import ResultsFile
 from hpo.study.pruners import PRUNERS
 from hpo.study.samplers import SAMPLERS as SAMPLER_ENTRIES
 
@@ -127,10 +130,18 @@ def all_row(problem: Problem, arguments: argparse.Namespace) -> None:
     print(f"{f'{problem.unit}, {trials} trials':32}{''.join(heads)}{'ms':>6}")
     first: list[Array] = []
     limits: list[tuple[float, float]] = []
+    results = ResultsFile(arguments.folder / "results.jsonl")
     for name, plan in list_plans(arguments.samplers, problem.epochs > 1):
         seeds = min(SLOW[plan.sampler][1], arguments.seeds) if plan.sampler in SLOW else arguments.seeds
-        limits = limits or [log.cost_of_trials(trials) for log in run(problem, plan, seeds, trials).logs]
-        regrets, cost = measure_regrets(problem, plan, trials, limits[:seeds])
+        planned = {"problem": problem.describe(), "trials": trials, "seeds": seeds, "first": arguments.samplers[0]}
+        found = results.find({**planned, "plan": name})
+        if found is None:
+            limits = limits or [log.cost_of_trials(trials) for log in run(problem, plan, seeds, trials).logs]
+            rows, cost = measure_regrets(problem, plan, trials, limits[:seeds])
+            values = {"regrets": [row.tolist() for row in rows], "cost": cost, "limits": limits}
+            found = results.add({**planned, "plan": name}, values)
+        limits = limits or [tuple(each) for each in found["limits"]]
+        regrets, cost = [np.array(row) for row in found["regrets"]], found["cost"]
         first = first or regrets
         cells = (
             f"{mean_text(own):>14}{mean_text(own - other[:seeds], '+.2f'):>15}"
@@ -229,6 +240,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--trials", type=int, default=24, help="of the rows all and liar")
     parser.add_argument("--longest", type=int, default=60, help="the largest budget of the row costs")
+    parser.add_argument("--folder", type=Path, default=Path("build/search"), help="of the row all's results")
     parser.add_argument("--quick", action="store_true", help="5 seeds, without the slow sampler gp")
     arguments = parser.parse_args()
     chosen: Mapping[str, tuple[str, Collection[str]]] = {

@@ -17,6 +17,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class HandWritten:
         def step(x: torch.Tensor, y: torch.Tensor) -> None:
             loss = nn.functional.cross_entropy(model(x.float() / 255), y)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
         return step
@@ -115,7 +116,7 @@ class HandWritten:
         return time.perf_counter() - began
 
 
-def time_ours(files: Files, width: int, workers: int) -> float:
+def time_ours(files: Any, width: int, workers: int) -> float:
     """Return the seconds of an epoch, with the validation of one batch, as `train` measures them."""
     registry.models._entries.pop("streamed", None)
     registry.model("streamed")(lambda *_: make_model(width))
@@ -151,8 +152,8 @@ def main() -> None:
             "plain loop": lambda: hand.loop(0),
         }
         for count in options.workers:
-            measures[f"torch's loop, {count} process{'es' if count > 1 else ''}"] = lambda count=count: hand.loop(count)
-            measures[f"ours, workers = {count}"] = lambda count=count: time_ours(files, options.width, count)
+            measures[f"torch's loop, {count} process{'es' if count > 1 else ''}"] = partial(hand.loop, count)
+            measures[f"ours, workers = {count}"] = partial(time_ours, files, options.width, count)
         found: dict[str, list[float]] = {name: [] for name in measures}
         for _ in range(options.repeats):
             for name, measure in measures.items():

@@ -24,7 +24,6 @@ interrupted goes on after the last one. All of it takes some 10 hours; `--quick`
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import platform
@@ -39,6 +38,7 @@ import torch
 from scipy.stats import binomtest
 from scipy.stats import t as student
 
+from benchmarks.results_file import ResultsFile
 from benchmarks.trust_rivals import RIVALS, Task, default_score, is_installed, run_rival
 from benchmarks.trust_studies import (
     SEEDS,
@@ -298,10 +298,6 @@ PARTS: Mapping[str, tuple[Callable[[Row, Path], Row], Callable[[Sequence[Row]], 
 }
 
 
-def read_rows(path: Path) -> list[Row]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.trust", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -327,18 +323,14 @@ def main() -> None:
     logging.getLogger("hpo").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     folder = arguments.folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    results = folder / "results.jsonl"
+    results = ResultsFile(folder / "results.jsonl")
     planned = list(plan(arguments))
-    done = {json.dumps(row["planned"]) for row in read_rows(results)}
     for each in () if arguments.show else planned:
-        if json.dumps(each) in done:
-            continue
-        row = PARTS[each["part"]][0](each, folder / "run")
-        with results.open("a") as file:
-            file.write(json.dumps({**each, **row, "planned": each, "load": os.getloadavg()[0]}) + "\n")
-        print(" ".join(str(value) for value in each.values()), flush=True)
-    rows = [row for row in read_rows(results) if row["planned"] in planned or arguments.show]
+        if results.find(each) is None:
+            row = PARTS[each["part"]][0](each, folder / "run")
+            results.add(each, {**each, **row, "load": os.getloadavg()[0]})
+            print(" ".join(str(value) for value in each.values()), flush=True)
+    rows = [row for row in results.rows if row["planned"] in planned or arguments.show]
     print(f"\n{os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}, one thread")
     if not is_installed() and "outer" in arguments.parts:
         print("Without the rivals: skorch and optuna-integration are not installed here; see `make trust`.")

@@ -6,14 +6,15 @@ and sample every choice without waiting for the import of torch.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 __all__ = [
     "ACTIVATIONS",
+    "AUGMENTATIONS",
+    "FINAL",
     "INITIALISATIONS",
     "LOSSES",
     "OPTIMIZERS",
@@ -21,6 +22,7 @@ __all__ = [
     "SCHEDULES",
     "TASKS",
     "TASK_LOSSES",
+    "WEIGHT_AVERAGES",
     "Direction",
     "Initialisation",
     "Optimizer",
@@ -41,6 +43,10 @@ SGD: Mapping[str, str | tuple[str, ...]] = {
 }
 
 
+# What an optimizer takes that steps along the gradient at a rate of each layer's.
+FIRST_ORDER = ("layer_learning_rate_decay", "head_learning_rate", "gradient_accumulation")
+
+
 @dataclass(frozen=True)
 class Optimizer:
     """Optimizer of torch, and the parameters that it takes.
@@ -50,7 +56,11 @@ class Optimizer:
         arguments: the parameters that its keyword arguments take their values from; a tuple for a tuple.
         fixed: keyword arguments with values of their own.
         defaults: defaults of parameters under this optimizer, where they differ from the usual ones.
-        first_order: whether it steps along the gradient, which can then be clipped, at a rate that may differ by layer.
+        first_order: whether it steps along the gradient, which can then be clipped, and be that of several batches, at
+            a rate that may differ by layer.
+        signs: whether only the signs of the gradient's numbers count, so that clipping it changes nothing.
+        averages: whether it averages weights by itself, with which models are then evaluated.
+        extra: the extra of this package that installs the optimizer's own; empty where torch, or we, have it.
     """
 
     target: str
@@ -58,11 +68,18 @@ class Optimizer:
     fixed: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
     defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     first_order: bool = True
+    signs: bool = False
+    averages: bool = False
+    extra: str = ""
 
     def takes(self, parameter: str) -> bool:
         """Return whether the parameter of that name has an effect under this optimizer."""
-        if parameter in ("gradient_clip", "layer_learning_rate_decay"):
+        if parameter == "gradient_clip":
+            return self.first_order and not self.signs
+        if parameter in FIRST_ORDER:
             return self.first_order
+        if parameter == "weight_averaging":
+            return not self.averages
         return any(parameter in ((names,) if isinstance(names, str) else names) for names in self.arguments.values())
 
 
@@ -84,8 +101,49 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
             fixed={"history_size": 10, "max_iter": 4, "line_search_fn": "strong_wolfe"},
             first_order=False,
         ),
+        "adagrad": Optimizer(
+            "torch.optim.Adagrad",
+            {"lr": "learning_rate", "eps": "epsilon", "weight_decay": "weight_decay"},
+            defaults={"learning_rate": 0.01, "epsilon": 1e-10},
+        ),
+        "adadelta": Optimizer(
+            "torch.optim.Adadelta",
+            {"lr": "learning_rate", "rho": "rho", "eps": "epsilon", "weight_decay": "weight_decay"},
+            defaults={"learning_rate": 1.0, "epsilon": 1e-6},
+        ),
+        "adamax": Optimizer("torch.optim.Adamax", ADAM, defaults={"learning_rate": 0.002}),
+        "radam": Optimizer("torch.optim.RAdam", ADAM),
+        "asgd": Optimizer(
+            "torch.optim.ASGD",
+            {
+                "lr": "learning_rate",
+                "lambd": "asgd_decay",
+                "alpha": "asgd_power",
+                "t0": "asgd_start",
+                "weight_decay": "weight_decay",
+            },
+            defaults={"learning_rate": 0.01},
+            averages=True,
+        ),
+        "rprop": Optimizer("torch.optim.Rprop", {"lr": "learning_rate"}, defaults={"learning_rate": 0.01}, signs=True),
+        "lion": Optimizer(
+            "hpo.training.optimizers.Lion",
+            {"lr": "learning_rate", "betas": ("beta1", "beta2"), "weight_decay": "weight_decay"},
+            defaults={"learning_rate": 1e-4, "beta2": 0.99},
+        ),
+        "schedule_free_adamw": Optimizer(
+            "schedulefree.AdamWScheduleFree",
+            ADAM,
+            defaults={"learning_rate": 0.0025},
+            averages=True,
+            extra="schedulefree",
+        ),
     }
 )
+
+AUGMENTATIONS = ("flip", "crop", "cutout", "randaugment")
+# Averages of weights, with which models are evaluated: exponential moving, of steps; and stochastic, of epochs.
+WEIGHT_AVERAGES = ("ema", "swa")
 
 ACTIVATIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -96,6 +154,11 @@ ACTIVATIONS: Mapping[str, str] = MappingProxyType(
         "gelu": "torch.nn.GELU",
         "silu": "torch.nn.SiLU",
         "leaky_relu": "torch.nn.LeakyReLU",
+        "mish": "torch.nn.Mish",  # Misra, 2019
+        "hardswish": "torch.nn.Hardswish",  # Howard et al., 2019
+        "softplus": "torch.nn.Softplus",
+        "selu": "torch.nn.SELU",  # Klambauer et al., 2017
+        "prelu": "torch.nn.PReLU",  # He et al., 2015: with a slope that each layer learns
     }
 )
 
@@ -138,45 +201,43 @@ RECONSTRUCTION_LOSSES = ("mse", "binary_cross_entropy")
 LOSSES = tuple(dict.fromkeys([*(loss for losses in TASK_LOSSES.values() for loss in losses), *RECONSTRUCTION_LOSSES]))
 
 
+FINAL = ("final_learning_rate", "final_learning_rate_ratio")
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """Schedule of the learning rate.
+    """Schedule of the learning rate: the parameters that it takes. `hpo.training.schedules` has the formulas.
 
     Attributes:
-        rate: `(start, final, progress) -> rate`, where progress is 0 at the first step and 1 one past the last. Every
-            one is a weighted form that returns `final` exactly at progress 1, in floating point too.
-        decays: whether `final` matters.
+        takes: its parameters beside the learning rate and the warm-up.
+        defaults: defaults of parameters under this schedule, where they differ from the usual ones.
+        fixed_by: the parameters that, where all are given, fix its rates whatever the number of epochs; None if none
+            do.
+        ends_at_final: whether the step after the last has the final learning rate, unless it decays by `gamma`.
         takes_warmup: whether a warm-up may precede it.
-        final_above_zero: whether `final` must be above 0.
+        final_above_zero: whether the final learning rate must be above 0.
     """
 
-    rate: Callable[[float, float, float], float]
-    decays: bool = True
+    takes: tuple[str, ...] = ()
+    defaults: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    fixed_by: tuple[str, ...] | None = None
+    ends_at_final: bool = False
     takes_warmup: bool = True
     final_above_zero: bool = False
 
 
-def _cosine(start: float, final: float, progress: float) -> float:
-    weight = (1 + math.cos(math.pi * progress)) / 2
-    return start * weight + final * (1 - weight)
-
-
-def _one_cycle(start: float, final: float, progress: float) -> float:
-    """Rise by a cosine from 1/25 of the rate in the first 30 % of the steps, then fall (Smith and Topin, 2018)."""
-    peak = 0.3
-    if progress < peak:
-        return _cosine(start / 25, start, progress / peak)
-    return _cosine(start, final, (progress - peak) / (1 - peak))
-
-
 SCHEDULES: Mapping[str, Schedule] = MappingProxyType(
     {
-        "constant": Schedule(lambda start, _final, _progress: start, decays=False),
-        "linear": Schedule(lambda start, final, progress: start * (1 - progress) + final * progress),
-        "exponential": Schedule(
-            lambda start, final, progress: start ** (1 - progress) * final**progress, final_above_zero=True
+        "constant": Schedule(fixed_by=()),
+        "linear": Schedule(FINAL, ends_at_final=True),
+        "exponential": Schedule(("gamma", *FINAL), fixed_by=("gamma",), ends_at_final=True, final_above_zero=True),
+        "cosine": Schedule(FINAL, ends_at_final=True),
+        "one_cycle": Schedule(FINAL, ends_at_final=True, takes_warmup=False),
+        "step": Schedule(("step_epochs", "gamma"), {"gamma": 0.1}, ("step_epochs",)),
+        "polynomial": Schedule(("polynomial_power", *FINAL), ends_at_final=True),
+        "cosine_restarts": Schedule(("restart_epochs", "restart_factor", *FINAL), fixed_by=("restart_epochs",)),
+        "reduce_on_plateau": Schedule(
+            ("plateau_patience", "gamma", "final_learning_rate"), {"gamma": 0.1}, ("plateau_patience",)
         ),
-        "cosine": Schedule(_cosine),
-        "one_cycle": Schedule(_one_cycle, takes_warmup=False),
     }
 )

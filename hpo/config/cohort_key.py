@@ -5,6 +5,8 @@ Study and training compare them.
 
 from __future__ import annotations
 
+from hpo.config.augmentation import augmentation_key
+from hpo.config.model_library import find_library
 from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig, all_parameters
 
@@ -25,12 +27,13 @@ BATCH_PARAMETERS = (
     *("batch_size", "seed_of_order"),
 )
 CONVOLUTIONAL = frozenset({"cnn"})  # of our models: a CPU is no faster with several at a time, a GPU may be
+TRANSFORMERS = frozenset({"vit"})  # of our models: whether a stack is faster depends on their size
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
 
 
 def batch_key(config: TrialConfig) -> tuple[Value, ...]:
     """Return a key that is equal for trials that see the same batches, in the same order."""
-    return tuple(getattr(config, name) for name in BATCH_PARAMETERS)
+    return *(getattr(config, name) for name in BATCH_PARAMETERS), *augmentation_key(config)
 
 
 def stack_key(config: TrialConfig, device: str = "cpu") -> tuple[Value, ...] | None:
@@ -47,12 +50,13 @@ def stack_key(config: TrialConfig, device: str = "cpu") -> tuple[Value, ...] | N
         return None
     if config._models.get(config.model).loop:  # it goes through the batches of one of them with all
         return config.model, *batch_key(config)
-    return config.model, config.task, config.batch_size
+    accumulated = () if config.batches_per_step == 1 else (config.batches_per_step,)
+    return config.model, config.task, config.batch_size, *accumulated
 
 
 def is_measured(config: TrialConfig) -> bool:
-    """Return whether a model is stacked only where a measurement shows a gain: the user's own, and convolutions."""
-    return not config._models.get(config.model).builtin or config.model in CONVOLUTIONAL
+    """Return whether a model is stacked only where a measurement shows a gain: the user's own, and those of images."""
+    return not config._models.get(config.model).builtin or config.model in CONVOLUTIONAL | TRANSFORMERS
 
 
 def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
@@ -67,12 +71,18 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
     entry, values = config._models.get(config.model), config.effective()
     if entry.loop:
         return None if entry.stack else "its loop does not ask for stacks (stack=True)"
+    if (library := find_library(config.model)) is not None:
+        return f"it is a model of {library.package}"
+    if values.get("freeze"):
+        return "the frozen part of a model is not stacked"
     if config.model in CONVOLUTIONAL and device == "cpu":
         return "stacked convolutions are no faster"
     if entry.integers:
         return "it takes whole numbers, and a stack computes real ones"
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"
+    if config.averages_weights and config.normalises:
+        return "batch normalisation of averaged weights is measured one model at a time"
     if values.get("precision") == "float16":
         return "float16 scales each model's losses in steps of its own"
     return None
@@ -81,11 +91,11 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
 def run_key(config: TrialConfig) -> tuple[tuple[str, Value], ...]:
     """Return a key that is equal for trials that a single run, to the largest of their `epochs`, can train.
 
-    They differ in `epochs` alone; under a schedule or a warm-up not even in that, for there the learning rates depend
-    on the number of epochs.
+    They differ in `epochs` alone; not even in that where learning rates, or which epochs are averaged, depend on the
+    number of epochs.
     """
     values = config.effective()
-    if config.schedule == "constant" and not config.warmup:
+    if not config.rates_depend_on_epochs and config.averaging != "swa":
         values = {name: value for name, value in values.items() if name != "epochs"}
     return tuple(values.items())
 

@@ -16,21 +16,27 @@ __all__ = [
     "WHEN_CLASSES_ARE_WEIGHTED",
     "WHEN_CROSS_ENTROPY",
     "WHEN_GRU_POOLS",
+    "WHEN_HEAD_RATIO_DECIDES",
     "WHEN_HUBER",
+    "WHEN_IMPROVEMENTS_COUNT",
     "WHEN_INPUTS_ARE_SCALED",
     "WHEN_RATIO_DECIDES",
-    "WHEN_SCHEDULE_DECAYS",
+    "WHEN_SCHEDULE_HAS_FINAL_RATE",
     "WHEN_TASK_IS_OTHER",
-    "WHEN_WARMUP_IS_POSSIBLE",
     "Effect",
     "Values",
     "restrict_to_loops",
+    "when_augmented_by",
+    "when_blocks_use",
     "when_hidden_layers_use",
     "when_model_is",
     "when_model_uses",
     "when_numbers_are_embedded",
     "when_optimizer_takes",
+    "when_schedule_takes",
     "when_shape_uses",
+    "when_warmed_up_by",
+    "when_weights_are_averaged",
 ]
 
 Values = Mapping[str, Any]
@@ -92,6 +98,16 @@ def when_shape_uses(name: str, min_depth: int = 0, *, unless_budget: bool = Fals
     )
 
 
+def when_blocks_use(name: str) -> Effect:
+    """Return the effect of a parameter that shapes all blocks of convolutions, where they are not given one by one."""
+
+    def holds(values: Values, models: Models) -> bool:
+        uses = models.get(str(values["model"])).uses
+        return name in uses and (values["block_channels"] is None or "block_channels" not in uses)
+
+    return Effect("the model uses it, block_channels is not given", ("model", "block_channels"), holds)
+
+
 def when_numbers_are_embedded(name: str, kind: str | None = None) -> Effect:
     """Return the effect of a parameter of numeric embeddings: of one kind, or of all."""
 
@@ -103,10 +119,26 @@ def when_numbers_are_embedded(name: str, kind: str | None = None) -> Effect:
     return Effect(f"the model uses it, {text}", ("model", "numeric_embedding"), holds)
 
 
+def when_augmented_by(name: str) -> Effect:
+    """Return the effect of a parameter of one of the changes that `augment` names."""
+    return Effect(
+        f"augment has {name}", ("augment",), lambda v, _: v["augment"] is not None and name in v["augment"].split("+")
+    )
+
+
 def when_optimizer_takes(name: str) -> Effect:
     """Return the effect of a parameter that some optimizers take."""
     takers = ", ".join(key for key, optimizer in OPTIMIZERS.items() if optimizer.takes(name))
     return Effect(f"optimizer is one of {takers}", ("optimizer",), lambda v, _: OPTIMIZERS[v["optimizer"]].takes(name))
+
+
+def when_weights_are_averaged(kind: str) -> Effect:
+    """Return the effect of a parameter of one kind of weight averaging."""
+    return Effect(
+        f"weight_averaging is {kind}",
+        ("optimizer", "weight_averaging"),
+        lambda v, _: v["weight_averaging"] == kind and OPTIMIZERS[v["optimizer"]].takes("weight_averaging"),
+    )
 
 
 @cache
@@ -127,14 +159,48 @@ def restrict_to_loops(name: str, effect: Effect) -> Effect:
     return Effect(text, parents, holds)
 
 
-WHEN_SCHEDULE_DECAYS = Effect("the schedule decays", ("schedule",), lambda v, _: SCHEDULES[v["schedule"]].decays)
-WHEN_RATIO_DECIDES = Effect(
-    "the schedule decays, and final_learning_rate is not given",
-    ("schedule", "final_learning_rate"),
-    lambda v, _: SCHEDULES[v["schedule"]].decays and v["final_learning_rate"] is None,
+def when_schedule_takes(name: str) -> Effect:
+    """Return the effect of a parameter that some schedules take."""
+    takers = ", ".join(key for key, schedule in SCHEDULES.items() if name in schedule.takes)
+    return Effect(f"schedule is one of {takers}", ("schedule",), lambda v, _: name in SCHEDULES[v["schedule"]].takes)
+
+
+def when_warmed_up_by(*others: str) -> Effect:
+    """Return the effect of a length of the warm-up: the schedule has one, and it is not given in another unit."""
+
+    def holds(values: Values, _: Models) -> bool:
+        return SCHEDULES[values["schedule"]].takes_warmup and all(values[other] is None for other in others)
+
+    text = f", and neither {' nor '.join(others)} is given" if len(others) > 1 else ""
+    text = f", and {others[0]} is not given" if len(others) == 1 else text
+    return Effect(f"the schedule is not one_cycle{text}", ("schedule", *others), holds)
+
+
+def _takes_final(values: Values, name: str) -> bool:
+    """Return whether a schedule takes that parameter of a final rate; the exponential one decays to it, or by gamma."""
+    by_gamma = values["schedule"] == "exponential" and values["gamma"] is not None
+    return name in SCHEDULES[values["schedule"]].takes and not by_gamma
+
+
+WHEN_SCHEDULE_HAS_FINAL_RATE = Effect(
+    "the schedule has one, and is not exponential by gamma",
+    ("schedule", "gamma"),
+    lambda v, _: _takes_final(v, "final_learning_rate"),
 )
-WHEN_WARMUP_IS_POSSIBLE = Effect(
-    "the schedule is not one_cycle", ("schedule",), lambda v, _: SCHEDULES[v["schedule"]].takes_warmup
+WHEN_HEAD_RATIO_DECIDES = Effect(
+    "the optimizer takes it, and head_learning_rate is not given",
+    ("optimizer", "head_learning_rate"),
+    lambda v, _: OPTIMIZERS[v["optimizer"]].takes("head_learning_rate") and v["head_learning_rate"] is None,
+)
+WHEN_RATIO_DECIDES = Effect(
+    "the schedule decays to it, and final_learning_rate is not given",
+    ("schedule", "gamma", "final_learning_rate"),
+    lambda v, _: _takes_final(v, "final_learning_rate_ratio") and v["final_learning_rate"] is None,
+)
+WHEN_IMPROVEMENTS_COUNT = Effect(
+    "patience is on, or schedule is reduce_on_plateau",
+    ("patience", "schedule"),
+    lambda v, _: v["patience"] > 0 or v["schedule"] == "reduce_on_plateau",
 )
 WHEN_INPUTS_ARE_SCALED = Effect(
     "the model's samples are not whole numbers",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from hpo.config import registry
+from hpo.config.image_size import IMAGE_MODELS, count_image_units
 from hpo.config.trial_config import TrialConfig
 
 __all__ = [
@@ -75,20 +76,31 @@ def count_outputs(config: TrialConfig, shape: tuple[int, ...], classes: int) -> 
 
 
 def count_dense_parameters(config: TrialConfig, features: int, outputs: int) -> int:
-    """Count what a dense model learns: weights and biases, or scale and shift of a batch norm in place of a bias."""
-    layers = features, *config.hidden_widths, outputs
-    normalised = bool(config.effective().get("batch_norm"))
-    beside = sum(layers[1:]) + (sum(config.hidden_widths) if normalised else 0)
-    return sum(above * below for above, below in pairwise(layers)) + beside
+    """Count what a dense model learns: weights and biases, scales and shifts of norms, and slopes of activations.
+
+    A batch norm's shift is in place of a bias, and a latent layer has neither norm nor activation.
+    """
+    layers, values = (features, *config.hidden_widths, outputs), config.effective()
+    hidden = list(config.hidden_widths)
+    if config.model == "autoencoder":
+        del hidden[len(hidden) // 2]
+    norms = sum(hidden) * (1 if values.get("batch_norm") else 2 if values.get("layer_norm") else 0)
+    slopes = len(hidden) if config.activation == "prelu" else 0
+    return sum(above * below for above, below in pairwise(layers)) + sum(layers[1:]) + norms + slopes
 
 
 def is_dense(config: TrialConfig, shape: tuple[int, ...]) -> bool:
-    """Return whether a model is dense layers of the sample's numbers, and nothing else."""
-    return config.model == "autoencoder" or (config.model == "mlp" and not measure_input(config, shape).embedded)
+    """Return whether a model is dense layers of the sample's numbers, and nothing else but what acts on each number."""
+    dense = config.model == "autoencoder" or (config.model == "mlp" and not measure_input(config, shape).embedded)
+    values = config.effective()
+    function, drops = values.get("activation"), values.get("dropout")
+    return dense and not (values.get("layer_norm") or function == "prelu" or (function == "selu" and drops))
 
 
 def count_units(config: TrialConfig, shape: tuple[int, ...]) -> int:
-    """Return how many numbers a dense model computes of a sample, the outputs aside; its width must be known."""
+    """Return how many numbers a model computes of a sample, the outputs aside; its width must be known."""
+    if config.model in IMAGE_MODELS:
+        return count_image_units(config, shape)
     size = measure_input(config, shape)
     embedded = size.width if size.embedded else 0
     if config.model != "resnet_tabular":

@@ -24,6 +24,7 @@ from hpo.utils.text import shorten
 __all__ = [
     "AllowedNames",
     "Group",
+    "Implied",
     "Parameter",
     "Separator",
     "Value",
@@ -48,9 +49,14 @@ class AllowedNames:
 
 @dataclass(frozen=True)
 class Separator:
-    """Text between the numbers of a list that is written as one text."""
+    """Text between the numbers or names of a list that is written as one text."""
 
     text: str
+
+
+@dataclass(frozen=True)
+class Implied:
+    """Mark of a parameter whose default goes without saying; see `Parameter.implied`."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,11 @@ class Parameter:
         pattern: regular expression that a text must match.
         optional: whether None is valid.
         effect: when it matters.
-        separator: joins the numbers of a list that is given for a text.
+        separator: joins the numbers or names of a list that is given for a text.
         annotation: type of a list, such as `list[int]`.
         domain: the domain that its field declares, which contains all of its values.
+        implied: whether its default goes without saying, so that configurations from before there was the parameter
+            are what they were.
     """
 
     name: str
@@ -94,6 +102,7 @@ class Parameter:
     separator: str | None = None
     annotation: Any = list
     domain: DeclaredDomain | None = None
+    implied: bool = False
 
     @property
     def type_text(self) -> str:
@@ -166,7 +175,7 @@ class Parameter:
     def _convert(self, value: object) -> Value:
         if self.kind is list:
             return self._convert_list(value)
-        if self.separator is not None and isinstance(value, list | tuple) and all(type(each) is int for each in value):
+        if self.separator is not None and isinstance(value, list | tuple) and {*map(type, value)} <= {int, str}:
             value = self.separator.join(map(str, value))
         must = f"must be {ARTICLES[self.kind]}, not {type(value).__name__}{self._hint(value)}"
         wrong = ConfigError(f"{self.name} = {shorten(value)}: {must}")
@@ -255,6 +264,8 @@ def _apply_metadata(row: Parameter, item: object) -> Parameter:
             return replace(row, domain=replace(item, choices=tuple(map(row.check, item.choices))))
         case Effect():
             return replace(row, effect=item)
+        case Implied():
+            return replace(row, implied=True)
     pattern = getattr(item, "pattern", None)
     return replace(row, pattern=pattern) if pattern else row
 

@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from hpo.config.builtin_metrics import BUILTIN_METRICS
 from hpo.config.choices import TASKS, Direction, Task
 from hpo.config.declared_domain import declared_domains
+from hpo.config.model_library import LIBRARIES, MODULE, find_library
 from hpo.config.sent_entries import SUFFIX, read_entries
 from hpo.errors import RegistryError, UserExitError, describe_unknown
 from hpo.utils.exits import translate_exits
@@ -203,10 +204,17 @@ E = TypeVar("E", bound=Entry)
 
 
 class Registry(Generic[E]):
-    """Entries of one kind by name. Looking up an unknown name first loads the installed plugins."""
+    """Entries of one kind by name. Looking up an unknown name first loads the installed plugins.
 
-    def __init__(self, kind: str) -> None:
+    Args:
+        kind: of the entries, as messages call it.
+        make: returns the entry of a name that need not be registered, or None.
+        hint: what a message says of names that are not registered.
+    """
+
+    def __init__(self, kind: str, make: Callable[[str], E | None] = lambda _: None, hint: str = MODULES_HINT) -> None:
         self.kind = kind
+        self._make, self._hint = make, hint
         self._entries: dict[str, E] = {}
 
     def add(self, entry: E) -> None:
@@ -230,23 +238,24 @@ class Registry(Generic[E]):
         Raises:
             RegistryError: nothing of that name is registered; the message names the closest one or the module.
         """
-        if name not in self._entries:
-            load_plugins()
-        if name in self._entries:
-            return self._entries[name]
+        if (entry := self._look_up(name)) is not None:
+            return entry
         if module is not None:
             raise RegistryError(f"{self.kind} '{name}' {_explain_absence(name, module)}")
-        raise RegistryError(f"{describe_unknown(self.kind, name, self._entries)} ({MODULES_HINT})")
+        raise RegistryError(f"{describe_unknown(self.kind, name, self._entries)} ({self._hint})")
 
     def find(self, name: str) -> E | None:
         """Return the entry of that name if it is registered already."""
         return self._entries.get(name)
 
     def has(self, name: str) -> bool:
-        """Return whether the name is registered, by us, an import or a plugin."""
+        """Return whether the name is registered, by us, an import or a plugin, or need not be."""
+        return self._look_up(name) is not None
+
+    def _look_up(self, name: str) -> E | None:
         if name not in self._entries:
             load_plugins()
-        return name in self._entries
+        return self._entries.get(name) or self._make(name)
 
     def names(self) -> list[str]:
         """Return all registered names, in the order of their registration."""
@@ -264,7 +273,15 @@ def _explain_absence(name: str, module: str) -> str:
     )
 
 
-models: Registry[ModelEntry] = Registry("model")
+@lru_cache(1000)
+def _library_entry(name: str) -> ModelEntry | None:
+    """Return the entry of a model of timm or torchvision, whether the library has it or not; None for other names."""
+    library = find_library(name)
+    return None if library is None else ModelEntry(name, library.target, MODULE, uses=library.uses)
+
+
+MODELS_HINT = f"{MODULES_HINT}; a library's is {' or '.join(f'{each}:NAME' for each in LIBRARIES)}"
+models: Registry[ModelEntry] = Registry("model", _library_entry, MODELS_HINT)
 datasets: Registry[DatasetEntry] = Registry("dataset")
 metrics: Registry[MetricEntry] = Registry("metric")
 
@@ -463,20 +480,26 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, UserExitError) else summarize_error(error)
 
 
-SHARED = frozenset({"activation", "init", "dropout", "batch_norm"})
+SHARED = frozenset({"activation", "init", "dropout", "batch_norm", "layer_norm"})
 DENSE = {"depth", "width", "width_profile", "widths", "parameter_budget"}
 PERIODIC = {"periodic_frequencies", "periodic_sigma"}
 TABLE = {"embedding_factor", "numeric_embedding", "numeric_embedding_size", "numeric_bins"} | PERIODIC
 MLP = SHARED | DENSE | TABLE
 RESNET_TABULAR = (
-    frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "residual_dropout"}) | TABLE
+    frozenset({"activation", "init", "dropout", "layer_norm", "depth", "width", "hidden_factor", "residual_dropout"})
+    | TABLE
 )
-AUTOENCODER = frozenset({"activation", "init", "dropout", "latent_size"}) | DENSE
+AUTOENCODER = frozenset({"activation", "init", "dropout", "layer_norm", "latent_size"}) | DENSE
+BLOCKS = {"conv_layers", "channels", "block_channels", "kernel_size", "residual", "global_pooling"}
+CNN = SHARED | BLOCKS | {"dense_width"}
+VIT = frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "patch_size", "heads"})
 TEXT_CLASSIFIER = frozenset({"dropout", "pooling", "token_embedding_size", "gru_size"})
-CNN = SHARED | {"conv_layers", "channels", "kernel_size", "dense_width"}
 
 models.add(ModelEntry("mlp", "hpo.training.models.mlp", "hpo.training.models", uses=MLP))
-models.add(ModelEntry("cnn", "hpo.training.models.cnn", "hpo.training.models", uses=CNN))
+models.add(ModelEntry("cnn", "hpo.training.convolutional.cnn", "hpo.training.convolutional", uses=CNN))
+models.add(
+    ModelEntry("vit", "hpo.training.vision_transformer.vit", "hpo.training.vision_transformer", uses=VIT),
+)
 models.add(
     ModelEntry(
         "autoencoder",

@@ -34,6 +34,7 @@ from hpo.config.parameter_table.model_parameters import ModelParameters
 from hpo.config.parameter_table.optimizer_parameters import OptimizerParameters
 from hpo.config.parameter_table.schedule_parameters import ScheduleParameters
 from hpo.config.parameter_table.training_parameters import TrainingParameters
+from hpo.config.parameter_table.transfer_parameters import TransferParameters
 from hpo.config.registry import Models, ModelTraits
 from hpo.config.values import OFF, Value, plain_value
 from hpo.errors import ConfigError
@@ -52,7 +53,7 @@ SEEDS = ("seed", "split_seed", "init_seed", "order_seed")
 
 
 class TrialConfig(
-    TrainingParameters, ScheduleParameters, OptimizerParameters, ModelParameters, DataParameters
+    TrainingParameters, TransferParameters, ScheduleParameters, OptimizerParameters, ModelParameters, DataParameters
 ):  # the last one's fields come first
     """Configuration of one trial, checked against the table of parameters.
 
@@ -90,8 +91,11 @@ class TrialConfig(
         given = {name: None if table[name].is_off(value) else value for name, value in checked.items()}
         resolved = {name: parameter.default for name, parameter in table.items()} | given
         model = models.get(resolved["model"])
-        if "momentum" not in values:
-            resolved["momentum"] = OPTIMIZERS[resolved["optimizer"]].defaults.get("momentum", 0.0)
+        for name, default in OPTIMIZERS[resolved["optimizer"]].defaults.items():
+            if name not in values and table[name].domain is None:  # a model's own default counts before
+                resolved[name] = default
+        if resolved["gamma"] is None:
+            resolved["gamma"] = SCHEDULES[resolved["schedule"]].defaults.get("gamma")
         if "loss" not in values:
             resolved["loss"] = (RECONSTRUCTION_LOSSES if model.reconstructs else TASK_LOSSES[resolved["task"]])[0]
         _check_combination(resolved, models)
@@ -135,13 +139,61 @@ class TrialConfig(
         return self.seed if self.order_seed is None else self.order_seed
 
     @property
+    def batches_per_step(self) -> int:
+        """Batches of a step of the optimizer."""
+        takes = OPTIMIZERS[self.optimizer].takes("gradient_accumulation")
+        return (self.gradient_accumulation or 1) if takes else 1
+
+    @property
+    def rates_depend_on_epochs(self) -> bool:
+        """True if another number of epochs would change the learning rates of those that both have."""
+        if self.warmup_steps is None and self.warmup_epochs is None and self.warmup:
+            return True
+        fixed_by = SCHEDULES[self.schedule].fixed_by
+        return fixed_by is None or any(getattr(self, name) is None for name in fixed_by)
+
+    @property
+    def ends_at_final_rate(self) -> bool:
+        """True if the schedule decays to `final_rate`, which the step after the last has exactly."""
+        by_gamma = self.schedule == "exponential" and self.gamma is not None
+        return SCHEDULES[self.schedule].ends_at_final and not by_gamma
+
+    @property
     def final_rate(self) -> float:
-        """Learning rate one step after the last, if the schedule decays."""
+        """Learning rate one step after the last, if the schedule decays to it."""
         return (
             self.learning_rate * self.final_learning_rate_ratio
             if self.final_learning_rate is None
             else self.final_learning_rate
         )
+
+    @property
+    def averaging(self) -> str | None:
+        """Average of weights that is evaluated: a `weight_averaging` that has an effect, or None."""
+        named = self.weight_averaging
+        return named if named is not None and "weight_averaging" in self.effective() else None
+
+    @property
+    def averages_weights(self) -> bool:
+        """True if the weights that are evaluated are averages, made by the optimizer or by `weight_averaging`."""
+        return self.averaging is not None or OPTIMIZERS[self.optimizer].averages
+
+    @property
+    def normalises(self) -> bool:
+        """True if one of our models normalises each batch; of the user's own it is not known here."""
+        return _find_normalisation(self.model_dump(), self._models) is not None
+
+    @property
+    def first_averaged_epoch(self) -> int:
+        """First epoch, from 1, whose weights are part of the mean of `swa`."""
+        return int(self.swa_start * self.epochs) + 1
+
+    @property
+    def head_rate_factor(self) -> float:
+        """Learning rate of the model's last layer, as a multiple of the others'; 1 where it is the same."""
+        if self.head_learning_rate is not None:
+            return self.head_learning_rate / self.learning_rate
+        return self.head_learning_rate_ratio or 1.0
 
     @property
     def hidden_widths(self) -> tuple[int, ...]:
@@ -174,18 +226,23 @@ class TrialConfig(
         decreasing = [max(1, round(self.width * (self.depth - i) / self.depth)) for i in range(self.depth)]
         return tuple(decreasing if self.width_profile == "decreasing" else reversed(decreasing))
 
-    def effective(self, off: Container[str] = ()) -> dict[str, Value]:
+    def effective(self, named: Container[str] = ()) -> dict[str, Value]:
         """Return the parameters that have an effect under the others, in the order of the table and in plain form.
 
-        A model's own parameter that is None is `none`. Of ours those are left out, except the ones named by `off`.
+        A model's own parameter that is None is `none`. Of ours those are left out, and so are those whose default goes
+        without saying where they have it, except the ones named by `named`.
         """
         values, ours, models = self.model_dump(), _own_parameters(), self._models
-        table = all_parameters([self.model], models)
+
+        def is_said(name: str, parameter: Parameter) -> bool:
+            if values[name] is None:
+                return (name not in ours or name in named) and parameter.is_off(OFF)
+            return name in named or not (parameter.implied and values[name] == parameter.default)
+
         return {
             name: plain_value(values[name])
-            for name, parameter in table.items()
-            if (values[name] is not None or ((name not in ours or name in off) and parameter.is_off(OFF)))
-            and parameter.effect.holds(values, models)
+            for name, parameter in all_parameters([self.model], models).items()
+            if is_said(name, parameter) and parameter.effect.holds(values, models)
         }
 
     def literals(self, none: object = None) -> dict[str, Any]:
@@ -213,15 +270,29 @@ def _check_combination(values: Values, models: Models) -> None:
     """Check the rules that concern several parameters."""
     _check_loss(values, models)
     rate, ratio = values["final_learning_rate"], values["final_learning_rate_ratio"]
-    if SCHEDULES[values["schedule"]].final_above_zero and not (ratio if rate is None else rate):
+    decays = SCHEDULES[values["schedule"]].final_above_zero and values["gamma"] is None
+    if decays and not (ratio if rate is None else rate):
         raise ConfigError(f"schedule = '{values['schedule']}': its final learning rate must be above 0, but got 0")
     if values["validation"] >= 1 and values["validation"] != int(values["validation"]):
         raise ConfigError(f"validation = {values['validation']}: from 1 on it is a count, and must be a whole number")
+    names = (values["augment"] or "").split("+")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"augment = '{values['augment']}': has {twice[0]} twice; keep one of them")
     own = _own_parameters()
+    if all(values[name] and own[name].effect.holds(values, models) for name in ("batch_norm", "layer_norm")):
+        raise ConfigError(
+            "batch_norm = true, layer_norm = true: a layer is normalised once; turn one of them off, in a search by "
+            "when = { batch_norm = false } at layer_norm"
+        )
+    if values["model"] == "vit" and values["depth"] and values["width"] % values["heads"]:
+        raise ConfigError(f"heads = {values['heads']}: must be a divisor of width, which is {values['width']}")
     if (values["precision"], values["optimizer"]) == ("float16", "lbfgs") and own["precision"].effect.holds(
         values, models
     ):
         raise ConfigError("precision = 'float16': its losses are scaled, which lbfgs cannot have; use bfloat16")
+    free = values["optimizer"] == "schedule_free_adamw" and own["beta1"].effect.holds(values, models)
+    if free and values["beta1"] == 0:
+        raise ConfigError("beta1 = 0: schedule_free_adamw needs a number above 0")
     if values["batch_size"] == 1 and (normalises := _find_normalisation(values, models)):
         raise ConfigError(f"batch_size = 1: {normalises} needs at least 2 samples in a batch")
 
@@ -230,7 +301,8 @@ def _find_normalisation(values: Values, models: Models) -> str | None:
     """Return what normalises each batch, or None."""
     if values["batch_norm"] and _own_parameters()["batch_norm"].effect.holds(values, models):
         return "batch_norm"
-    return "model = 'resnet_tabular'" if values["model"] == "resnet_tabular" and values["depth"] else None
+    normalises = values["model"] == "resnet_tabular" and values["depth"] and not values["layer_norm"]
+    return "model = 'resnet_tabular'" if normalises else None
 
 
 def is_shared(name: str) -> bool:
@@ -269,7 +341,7 @@ def shared_parameters(model: ModelTraits) -> dict[str, Parameter]:
                 f"model '{model.name}': its parameter '{name}' is {declared.type_text}, but the shared one is "
                 f"{ours.type_text}"
             )
-        shared[name] = replace(ours, default=declared.default, domain=declared.domain)
+        shared[name] = replace(ours, default=declared.default, domain=declared.domain, implied=False)
     return shared
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from hpo.datasets.dataset import Dataset
 from hpo.datasets.leakage import find_issues
-from hpo.datasets.readers import find_path, find_reader
+from hpo.datasets.readers import find_path, read_dataset, resolve_name
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table_file import is_table
 from hpo.utils.text import format_number, quantity, shorten
@@ -66,11 +66,10 @@ def describe_source(name: str, source: DatasetSource | None) -> DatasetDescripti
     from hpo.datasets.columns import describe_columns
     from hpo.datasets.hf_folder import read_training_frame
 
-    path, options = find_path(Path(name).expanduser()), source or DatasetSource()
+    path, options = find_path(Path(resolve_name(name)).expanduser()), source or DatasetSource()
     if is_table(path):
         return _describe_table(path, options)
-    reader = find_reader(path)
-    dataset = reader.read_source(path, options)
+    dataset = read_dataset(path, options)
     description = describe_dataset(dataset)
     notes = [*description.notes, *_list_issues(dataset)]
     if dataset.schema is None:

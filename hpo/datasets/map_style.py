@@ -16,6 +16,7 @@ import numpy as np
 
 from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, Split, is_split
+from hpo.datasets.image_arrays import Size, resize_images
 from hpo.datasets.labels import tell_task
 from hpo.errors import DataError, describe_unknown
 from hpo.utils.memory import free_memory
@@ -54,6 +55,7 @@ class Samples:
     Attributes:
         dataset: the user's.
         where: the beginning of an error's line: the data set and the part.
+        size: height and width that images are brought to; None for their own.
         collate: makes a batch (x, y) of a list of samples, as torch's `collate_fn`; None stacks them.
         workers: how many processes read batches in training; 0 reads them in the training process.
         labels: (N,) or (N, columns), where they are known because the samples are held in memory.
@@ -61,6 +63,7 @@ class Samples:
 
     dataset: Any
     where: str
+    size: Size | None = None
     collate: Callable[[list[Any]], Any] | None = None
     workers: int = 0
     labels: Array | None = None
@@ -87,7 +90,8 @@ class Samples:
         """
         where = f"{self.where}, sample {index}"
         x, y = _pick(self._get(index), where)
-        return _to_array(x, where), _to_label(y, where)
+        sample = _to_array(x, where)
+        return sample if self.size is None else self._resize(x, sample, where), _to_label(y, where)
 
     def _get(self, index: int) -> Any:
         """Return a sample with its label, as the data set has them."""
@@ -96,6 +100,13 @@ class Samples:
         except Exception as error:
             line = f" ({located})" if (located := locate_error(error)) else ""
             raise DataError(f"{self.where}, sample {index}: {summarize_error(error)}{line}") from error
+
+    def _resize(self, x: Any, sample: Array, where: str) -> Array:
+        """Return a sample, an array of what the data set gave, in the size; channels first where that is a tensor."""
+        assert self.size is not None
+        first = _is_tensor(x) and sample.ndim == 3
+        resized: Array = resize_images((sample.transpose(1, 2, 0) if first else sample)[None], self.size, where)[0]
+        return resized.transpose(2, 0, 1) if first else resized
 
     @cached_property
     def has_tensors(self) -> bool:
@@ -193,7 +204,7 @@ class Samples:
         if not np.array_equal(self[0][0], self[0][0], equal_nan=True):
             log.warning(
                 "%s: sample 0 is another one each time that it is read (a random transform?); each is read once, "
-                "before training: let @hpo.model(augment=…) change them from batch to batch",
+                "before training: the parameter augment, or @hpo.model(augment=…), changes them from batch to batch",
                 self.where,
             )
 
@@ -260,10 +271,15 @@ def _name_parts(parts: Mapping[Any, Any], where: str) -> Dataset:
     return Dataset(**named)
 
 
-def read_parts(dataset: Dataset, where: str) -> Dataset:
+def read_parts(dataset: Dataset, where: str, size: Size | None = None) -> Dataset:
     """Read those parts of a data set that are map-style into memory; the test data when they are asked for.
 
     Training data that do not fit stay `Samples`, which are read batch by batch.
+
+    Args:
+        dataset: as a user's function returned it.
+        where: the beginning of an error's line.
+        size: height and width that images are brought to, one by one, so that they may differ in size.
 
     Raises:
         DataError: a part cannot be read, or does not fit where it must.
@@ -279,16 +295,16 @@ def read_parts(dataset: Dataset, where: str) -> Dataset:
             f"them, but train is {_name_type(train)}; leave `workers` out"
         )
     if is_map_style(train):
-        samples = Samples(train, f"{where}, train", workers=dataset.workers)
+        samples = Samples(train, f"{where}, train", size, workers=dataset.workers)
         train = _read_train(samples, dataset)
         if isinstance(train, Samples):
             dataset = replace(dataset, task=dataset.task or _probe_task(samples))
     if is_map_style(validation):
-        validation = _read(Samples(validation, f"{where}, validation"))
+        validation = _read(Samples(validation, f"{where}, validation", size))
 
     def read_test() -> Any:
         part = test() if callable(test) and not is_map_style(test) else test
-        return _read(Samples(part, f"{where}, test")) if is_map_style(part) else part
+        return _read(Samples(part, f"{where}, test", size)) if is_map_style(part) else part
 
     lazy = read_test if callable(test) or is_map_style(test) else test
     return replace(dataset, train=train, validation=validation, test=lazy)
@@ -306,7 +322,8 @@ def _collate_parts(dataset: Dataset, where: str) -> Dataset:
                 f"{where}, {name}: collate makes batches of samples, but {name} is {_name_type(part)}; give a list of "
                 "samples (x, y), or a torch.utils.data.Dataset"
             )
-        return Samples(part, f"{where}, {name}", dataset.collate, dataset.workers if name == "train" else 0)
+        workers = dataset.workers if name == "train" else 0
+        return Samples(part, f"{where}, {name}", collate=dataset.collate, workers=workers)
 
     train, test = samples(dataset.train, "train"), dataset.test
     train = _read_train(train, dataset)

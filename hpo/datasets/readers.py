@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
+from hpo.config import registry
 from hpo.datasets.dataset import Dataset
+from hpo.datasets.resize import resize_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
 from hpo.utils.files import absolute_path
 from hpo.utils.home import data_folder
 
-__all__ = ["Reader", "check_digest", "find_path", "find_reader"]
+__all__ = ["Reader", "check_digest", "find_path", "find_reader", "read_dataset", "resolve_name"]
 
 # In the order in which they are asked; imported when they are, for some take a tenth of a second.
-MODULES = ("sklearn_sets", "orange_corpora", "hf_folder", "images", "arrays", "table")
+MODULES = ("sklearn_sets", "orange_corpora", "hf_folder", "cifar", "images", "arrays", "table")
 PREFIXES = ("sklearn:", "orange:")  # of names that are no paths
 
 
@@ -27,7 +29,7 @@ class Reader(Protocol):
         """Return whether a path is of this kind."""
 
     def read_source(self, path: Path, source: DatasetSource) -> Dataset:
-        """Read training and validation data, and prepare the test data.
+        """Read training and validation data, and prepare the test data. Images may have another size than is asked for.
 
         Raises:
             DataError: something is wrong; one line names the file, the place, the value and what to do.
@@ -49,8 +51,18 @@ def find_reader(path: Path) -> Reader:
             return module
     raise DataError(
         f"{path}: is no data file that can be read; give a table (.csv, .tsv, .parquet, .feather, .jsonl), arrays "
-        "(.npz, .npy, .safetensors, .pt), a folder of images by class, or a saved data set of Hugging Face"
+        "(.npz, .npy, .safetensors, .pt), a folder of images by class, CIFAR's batches, or a saved data set "
+        "of Hugging Face"
     )
+
+
+def read_dataset(path: Path, source: DatasetSource) -> Dataset:
+    """Read a file or a folder: training and validation data; the test data when they are asked for.
+
+    Raises:
+        DataError: something is wrong; one line names the file, the place, the value and what to do.
+    """
+    return resize_dataset(find_reader(path).read_source(path, source), source.resize, str(path))
 
 
 def find_path(path: Path) -> Path:
@@ -75,6 +87,17 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def resolve_name(name: str) -> str:
+    """Return the path that a data set's name stands for, or the name itself.
+
+    Raises:
+        DataError: it is the name of a data set that is not on this machine.
+    """
+    from hpo.datasets.cifar import NAMES, locate_cifar
+
+    return str(locate_cifar(name)) if name in NAMES and not registry.datasets.has(name) else name
 
 
 def check_digest(path: Path, found: Mapping[str, str], expected: Mapping[str, str]) -> None:

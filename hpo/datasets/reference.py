@@ -18,7 +18,8 @@ from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import make_dataset, read_parts
 from hpo.datasets.memory_data import name_saved_data
 from hpo.datasets.outer_fold import OuterFold, take_outer_fold
-from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader
+from hpo.datasets.readers import PREFIXES, Reader, check_digest, find_path, find_reader, read_dataset, resolve_name
+from hpo.datasets.resize import resize_dataset
 from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell_source
 from hpo.errors import DataError, DefinitionError, HpoError
 from hpo.utils.exits import translate_exits
@@ -51,7 +52,7 @@ class DatasetReference(BaseModel):
         module: the module that registers a user's data set.
         shape: of one sample as models see it, channels first; None for a user's data set.
         samples: number of training samples; None likewise.
-        source: how the file is read; None for one that says all itself, and for a registered name.
+        source: how the file is read; None for one that says all itself. Of a registered name only the size of images.
         task: what is predicted.
         output_names: see `hpo.datasets.Dataset`.
         outer: the outer fold that is left out, and is the test set; None of the whole data set.
@@ -142,7 +143,8 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     """Check that a data set can be used, and return the reference by which studies name it.
 
     Args:
-        value: a registered name, the path of a file or a folder, or a table of path and options; see `parse_source`.
+        value: a registered name, `cifar10` or `cifar100`, the path of a file or a folder, or a table of path and
+            options; see `parse_source`.
         base: the folder that a relative path starts from; by default the working directory.
 
     Raises:
@@ -151,6 +153,7 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
         RegistryError: no data set of that name is registered.
     """
     name, source = parse_source(value)
+    name = resolve_name(name)
     if not is_path(name):
         return _registered_reference(name, source)
     folder = base or Path.cwd()
@@ -158,7 +161,7 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     path, source = find_path(path), None if source is None else source.resolve(folder)
     reader = find_reader(path)
     with name_saved_data(path):
-        dataset = reader.read_source(path, source or DatasetSource())
+        dataset = read_dataset(path, source or DatasetSource())
         if source is not None and source.text and dataset.texts is None:
             raise DataError(f"{path}, text = '{source.text[0]}': is for tables, one of whose columns holds texts")
         if callable(dataset.test):
@@ -219,7 +222,7 @@ def _load_file(reference: DatasetReference) -> Dataset:
         locate_file(reference)  # hours may have passed
         return dataset.test() if callable(dataset.test) else dataset.test
 
-    dataset = find_reader(path).read_source(path, reference.source or DatasetSource())
+    dataset = read_dataset(path, reference.source or DatasetSource())
     return dataset if dataset.test is None else replace(dataset, test=read_test)
 
 
@@ -268,9 +271,11 @@ def _load_whole(reference: DatasetReference) -> Dataset:
             f"{where}: its function returns {type(dataset).__name__}; it must return hpo.Dataset, "
             "or a torch.utils.data.Dataset that has its samples by number"
         )
+    size = None if reference.source is None else reference.source.resize
     if entry.builtin:
-        return dataset
-    checked = check_dataset(code_labels(read_parts(dataset, where), where), where)
+        return resize_dataset(dataset, size, where)
+    read = resize_dataset(read_parts(dataset, where, size), size, where)
+    checked = check_dataset(code_labels(read, where), where)
     if checked.task != reference.task:
         raise DataError(
             f"{where}: its labels are for {checked.task}, but the study is for {reference.task}; register it with "
@@ -319,16 +324,23 @@ def is_path(name: str) -> bool:
 
 def _registered_reference(name: str, source: DatasetSource | None) -> DatasetReference:
     entry = registry.datasets.get(name)
-    if source is not None and (wrong := sorted(source.model_fields_set - {"task"})):
+    if source is not None and (wrong := sorted(source.model_fields_set - {"task", "resize"})):
         raise DefinitionError(
             f"dataset, {wrong[0]}: is for files; '{name}' is registered, and its function decides that"
         )
+    size = None if source is None else source.resize
+    resized = None if size is None else DatasetSource(resize=size)
     if not entry.builtin:
-        return DatasetReference(name=name, module=entry.module, task=(source and source.asked_task) or entry.task)
+        task = (source and source.asked_task) or entry.task
+        return DatasetReference(name=name, module=entry.module, task=task, source=resized)
     if source is not None and source.asked_task not in (None, entry.task):
         raise DefinitionError(f"dataset, task = '{source.task}': the labels of {name} are for {entry.task}")
+    if name == registry.NO_DATA and size is not None:
+        raise DefinitionError(f"dataset, resize = {list(size)}: '{name}' has no images; leave it out")
     if name == registry.NO_DATA:
         return DatasetReference(name=name)
     data = IDX[name]
     verify_idx(data, locate_idx(data))
-    return DatasetReference(name=name, sha256=dict(data.sha256), shape=(1, *data.shape), samples=data.train)
+    return DatasetReference(
+        name=name, sha256=dict(data.sha256), shape=(1, *(size or data.shape)), samples=data.train, source=resized
+    )

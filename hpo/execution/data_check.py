@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from hpo.datasets import (
     DataFacts,
@@ -13,15 +14,32 @@ from hpo.datasets import (
     list_serious_issues,
     read_labels,
 )
+from hpo.datasets.file_digest import digest_file
 from hpo.datasets.fold_split import goes_by_time
+from hpo.datasets.readers import check_digest
 from hpo.errors import ConfigError, DataError, HpoError, RequestError
 from hpo.study import Definition, Study
 from hpo.training.process_state import contain_user_code
-from hpo.utils.text import summarize_error
+from hpo.utils.text import shorten, summarize_error
 
-__all__ = ["check_data", "check_divisions"]
+__all__ = ["check_data", "check_divisions", "check_weights"]
 
 log = logging.getLogger("hpo.execution.worker")
+
+
+def check_weights(definition: Definition) -> None:
+    """Refuse files of pretrained weights that are missing, or not those of the study.
+
+    Raises:
+        DataError: names the file.
+    """
+    for name, sha256 in definition.weights.items():
+        path = Path(name)
+        if not path.is_file():
+            raise DataError(
+                f"{shorten(name, quote=False)}: the study's pretrained weights are not here; put the file there"
+            )
+        check_digest(path, {name: digest_file(path)}, {name: sha256})
 
 
 def check_data(study: Study, dataset: Dataset) -> None:

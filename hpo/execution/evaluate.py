@@ -11,7 +11,7 @@ import optuna
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, is_path, load, make_reference
-from hpo.datasets.source import parse_source, spell_source
+from hpo.datasets.source import DatasetSource, parse_source, spell_source
 from hpo.errors import DataError, RequestError, RunError
 from hpo.execution.backends.base import Backend
 from hpo.execution.compare_studies import plan_comparison
@@ -289,9 +289,10 @@ def refer_to_other(study: Study, dataset: object) -> DatasetReference:
     """
     own = study.definition.dataset
     name, source = parse_source(dataset)
-    if source is None and own.source is not None and is_path(name):
+    if source is None and own.source is not None:
         shared = own.source.model_copy(update={"test": None, "validation": None})
-        dataset = spell_source(name, shared)
+        shared = shared if is_path(name) else DatasetSource(resize=shared.resize)
+        dataset = name if shared == DatasetSource() else spell_source(name, shared)
     reference = make_reference(dataset)
     check_task(own.task, reference)
     return reference

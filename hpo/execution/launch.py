@@ -15,6 +15,7 @@ import optuna
 
 from hpo.config import registry
 from hpo.config.cohort_key import UNSTACKABLE
+from hpo.config.model_library import find_library
 from hpo.datasets import DatasetReference, check_unchanged, make_reference
 from hpo.datasets.memory_data import save_data
 from hpo.datasets.source import parse_source, spell_source
@@ -131,6 +132,7 @@ def plan_launch(
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
         return _add_code_notices(_add_cohort_notice(existing), storage)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
+    _check_library_models(plan.definition)
     if keys.get("trials") is not None and (stored := find_study(plan.name, storage)) is not None:
         stored.check_growth(keys["trials"])
     if source is not None:
@@ -139,6 +141,20 @@ def plan_launch(
         plan, notices=(*first, *_describe_data(study, plan.definition, keys, parameters or {}), *plan.notices)
     )
     return _add_code_notices(_add_cohort_notice(_add_repeat_notices(plan)), storage)
+
+
+def _check_library_models(definition: Definition) -> None:
+    """Refuse models that timm or torchvision do not have; they are imported, with torch, where the space names them.
+
+    Raises:
+        ConfigError: names the closest model.
+        RegistryError: the library cannot be imported.
+    """
+    for name in definition.space.models:
+        if find_library(name) is not None:
+            from hpo.training.library_models import check_name
+
+            check_name(name)
 
 
 def _name_after(dataset: DatasetReference) -> str:

@@ -17,6 +17,7 @@ from typing_extensions import override
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DivergedError, RequestError
+from hpo.execution.data_check import check_weights
 from hpo.execution.reproduce_fits import train_fits
 from hpo.execution.restore import choose_trial
 from hpo.storage.study_storage import ENVIRONMENT, EpochMetrics
@@ -116,6 +117,7 @@ def reproduce(
     study.check_configured("reproduce")
     trial = choose_trial(study, number)
     study.definition.check_registered()
+    check_weights(study.definition)
     recorded = study.storage.read_epochs(study.id, trial._trial_id).get(trial._trial_id, [])
     if not recorded:
         raise RequestError(

@@ -23,7 +23,7 @@ from hpo.errors import (
     StudyDeletedError,
 )
 from hpo.execution.cohort_trainer import CohortTrainer
-from hpo.execution.data_check import check_data, check_divisions
+from hpo.execution.data_check import check_data, check_divisions, check_weights
 from hpo.execution.deaths import DeathCounter
 from hpo.execution.heartbeat import Heartbeat
 from hpo.execution.loss import explain_loss
@@ -92,6 +92,7 @@ class Worker:
     def __post_init__(self) -> None:
         self.study.check_trainable()
         self.study.definition.check_registered()
+        check_weights(self.study.definition)
         for change in self.study.definition.declarations.describe_changes():
             log.warning("%s", change)
         self.device = select_device(self.options.device)

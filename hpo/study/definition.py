@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from hpo.config import registry
 from hpo.config.declaration import NONE_DECLARED, Declarations
+from hpo.config.model_library import find_library
 from hpo.config.parameter import Value
 from hpo.config.resampling import Fit, Resampling, Resplit, derive_split_seed
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.space import Constant, LearnedSpace, Space
+from hpo.space.space import list_models
 from hpo.study.constraints import Constraint
 from hpo.study.samplers import SAMPLERS
 
@@ -224,6 +226,7 @@ class Definition(_Frozen):
             without an outer fold.
         modules: by `model:NAME` and `metric:NAME`, the modules that register what is the user's own.
         declarations: what is known of these without their modules; of a study of an earlier version, nothing.
+        weights: SHA-256 of the files of pretrained weights, by path.
     """
 
     version: int = VERSION
@@ -248,6 +251,7 @@ class Definition(_Frozen):
     resampling: Resampling | None = None
     resplit: Resplit = "never"
     nested_of: str | None = None
+    weights: dict[str, str] = {}
 
     @property
     def companion_of(self) -> str | None:
@@ -352,13 +356,23 @@ class Definition(_Frozen):
         """Refuse to train a study whose models, metrics or data set are not registered here, or of another kind by now.
 
         Raises:
-            RegistryError: names the module to import, or the difference.
+            RegistryError: names the module to import, the library to install, or the difference.
         """
         for kind, name, module in self._own_names():
             _get_entry(kind, name, module)
         if self.dataset.module is not None:
             registry.datasets.get(self.dataset.name, self.dataset.module)
+        for name in self._list_models():
+            if (library := find_library(name)) is not None:
+                library.check_installed(name)
         self.declarations.check_code()
+
+    def _list_models(self) -> set[str]:
+        """Return the names of all models that a trial may have, or of none that are configurations of ours."""
+        if not self.configured:
+            return set()
+        candidates = self.evaluation.candidates if self.evaluation else ()
+        return {*list_models(self.parameters), *(str(each.values.get("model", "")) for each in candidates)}
 
     def _own_names(self) -> Iterator[tuple[str, str, str]]:
         """Yield kind, name and module of the user's own models and metrics."""

@@ -45,7 +45,7 @@ def likeness(config: TrialConfig, shape: tuple[int, ...], classes: int, device: 
         classes: of the data.
         device: the type of the device that trains it.
     """
-    common = stack_key(config, device), optimizer_family(config), config.loss
+    common = stack_key(config, device), optimizer_family(config), config.averaging, config.loss
     values = config.effective()
     if is_dense(config, shape):
         widest = max(resolve_width(config, shape, classes).hidden_widths, default=0)

@@ -34,6 +34,7 @@ from hpo.datasets import (
 from hpo.datasets.map_style import Samples
 from hpo.datasets.table_encoder import TableEncoder
 from hpo.errors import ConfigError, DataError
+from hpo.training.augmentation import Augmentation, make_augmentation
 from hpo.training.conversion import (
     INTEGERS,
     Conversion,
@@ -48,7 +49,7 @@ from hpo.training.sample_reader import read_batches
 from hpo.training.scaling import Scaling
 from hpo.training.weights import make_weights, read_weights
 
-__all__ = ["Data", "epoch_seed", "prepare_data", "samples_key"]
+__all__ = ["Data", "augment_data", "epoch_seed", "prepare_data", "samples_key"]
 
 Array = np.ndarray[Any, Any]
 Batch = tuple[Tensor, Tensor]
@@ -98,6 +99,7 @@ class Data:
             validation samples of its own.
         encoder: of a table, fitted to the training part; None of other samples.
         division: of the samples of this fit; None is the configuration's own validation split.
+        augmentation: changes the images of training batches; None where they are as they are.
         vocabulary: of integers, how many codes there are, from 0; None where none is known.
 
     Where all samples are for training (`validation` 0), the validation split has none.
@@ -120,6 +122,7 @@ class Data:
     val_index: Array | None = None
     encoder: TableEncoder | None = None
     division: Division | None = None
+    augmentation: Augmentation | None = None
     vocabulary: int | None = None
 
     @property
@@ -215,7 +218,7 @@ class Data:
         return isinstance(train, Samples) and (train.workers > 0 or train.collate is not None)
 
     def batches(self, batch_size: int, epoch: int, room: Room | None = None, first: int = 0) -> Iterator[TrainBatch]:
-        """Return the batches of an epoch, in the order that follows from (seed, epoch).
+        """Return the batches of an epoch, in the order that follows from (seed, epoch), their images augmented.
 
         They are x (n, *shape) and y (n,) or (n, columns), and the weights of these where there are any.
 
@@ -226,10 +229,17 @@ class Data:
             first: the number of the batch to begin with, from 0, where `seeks` allows another than that.
         """
         if isinstance(self.dataset.train, Samples):
-            return self._read_batches(self.dataset.train, batch_size, epoch, first)
-        if self.streams:
-            return self._convert_batches(self.dataset.train)
-        return self._resident_batches(batch_size, epoch, room)
+            batches = self._read_batches(self.dataset.train, batch_size, epoch, first)
+        elif self.streams:
+            batches = self._convert_batches(self.dataset.train)
+        else:
+            batches = self._resident_batches(batch_size, epoch, room)
+        return batches if self.augmentation is None else self._augment(batches, epoch, first)
+
+    def _augment(self, batches: Iterator[TrainBatch], epoch: int, first: int) -> Iterator[TrainBatch]:
+        assert self.augmentation is not None
+        for step, (x, *rest) in enumerate(batches, first):
+            yield self.augmentation(x, self.seed, epoch, step), *rest  # type: ignore[misc]
 
     def _resident_batches(self, batch_size: int, epoch: int, room: Room | None) -> Iterator[TrainBatch]:
         samples, flat = len(self.y_train), self.x_train.flatten(1)
@@ -256,7 +266,7 @@ class Data:
     def _order(self, samples: int, epoch: int) -> Array:
         return np.random.default_rng([self.seed, ORDER, epoch]).permutation(samples)
 
-    def _convert_batches(self, batches: Iterable[Split]) -> Iterator[Batch]:
+    def _convert_batches(self, batches: Iterable[Split]) -> Iterator[TrainBatch]:
         where = f"{self.name}, train"
         for x, y in batches:
             yield convert_batch(x, y, where, self._how)
@@ -295,6 +305,16 @@ def _steps(samples: int, batch_size: int) -> int:
     return whole + (rest > 1 or (rest == 1 and whole == 0))
 
 
+def augment_data(data: Data, config: TrialConfig) -> Data:
+    """Return data with the same samples, in the order and with the augmentation that a configuration asks for.
+
+    Raises:
+        ConfigError: the samples cannot be augmented so.
+        RequestError: a package for it is missing.
+    """
+    return replace(data, seed=config.seed_of_order, augmentation=make_augmentation(config, data))
+
+
 def prepare_data(
     dataset: Dataset,
     config: TrialConfig,
@@ -302,7 +322,7 @@ def prepare_data(
     name: str = "data set",
     division: Division | None = None,
 ) -> Data:
-    """Split, scale and move a data set, as a configuration asks.
+    """Split, scale and move a data set, as a configuration asks, which may also ask for an augmentation.
 
     A division divides the training samples; validation samples that the data set has of its own are left out.
 
@@ -317,9 +337,14 @@ def prepare_data(
         division: of the samples of this fit; None is the configuration's own validation split.
 
     Raises:
-        ConfigError: `validation` does not fit the data, or there are too few samples for the division.
+        ConfigError: `validation` or `augment` does not fit the data, or there are too few samples for the division.
         DataError: validation data are wrong, or the data cannot be divided.
+        RequestError: a package for the augmentation is missing.
     """
+    return augment_data(_prepare(dataset, config, device, name, division), config)
+
+
+def _prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: str, division: Division | None) -> Data:
     if name == NO_DATA:
         none = torch.empty(0)
         return Data(none, none, none, none, 0, device, config.seed_of_order, dataset, name, config.input_scaling)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import random
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from hpo.config.augmentation import augmentation_key
 from hpo.config.resampling import Division
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference, load
-from hpo.training.data import Data, prepare_data, samples_key
+from hpo.training.data import Data, augment_data, prepare_data, samples_key
 from hpo.training.process_state import contain_user_code
 
 __all__ = ["DataCache"]
@@ -46,7 +47,7 @@ class DataCache:
         self.device = device
         self._dataset: Dataset | None = None
         self._last: Data | None = None
-        self._in_use: dict[tuple[object, ...], CachedData] = {}  # by split and scaling, then by the seed of the order
+        self._in_use: dict[tuple[object, ...], CachedData] = {}  # by split and scaling, then by order and augmentation
 
     @contain_user_code()
     def load(self) -> Dataset:
@@ -63,7 +64,7 @@ class DataCache:
     def get(self, config: TrialConfig, division: Division | None = None) -> Data:
         """Return the data for a fit: the same object as long as one of equal samples and order is in use.
 
-        Data whose samples are the same, in another order, share their tensors.
+        Data whose samples are the same, in another order or augmented in another way, share their tensors.
 
         Args:
             config: of the fit; see `hpo.config.resampling.Fit.config`.
@@ -71,19 +72,20 @@ class DataCache:
 
         Raises:
             DataError, RegistryError: as `hpo.datasets.load`; or the data cannot be divided so.
-            ConfigError: `validation` does not fit the data, or there are too few samples for the division.
+            ConfigError: `validation` or `augment` does not fit the data, or there are too few samples for the division.
+            RequestError: a package for the augmentation is missing.
         """
         key = samples_key(config, division)
         self._forget_unused()
-        found = self._find((*key, config.seed_of_order))
+        batches = config.seed_of_order, augmentation_key(config)
+        found = self._find((*key, batches))
         if found is None:
             same = [each for each in self._in_use if each[:-1] == key]
             relative = self._find(same[0]) if same else None
             if relative is None:
                 self._last = None  # freed first: a split that nobody uses any more would double the memory
-            order = config.seed_of_order
-            found = self._prepare(config, division) if relative is None else replace(relative, seed=order)
-            self._in_use[*key, order] = CachedData(weakref.ref(found), _count_writes(found))
+            found = self._prepare(config, division) if relative is None else augment_data(relative, config)
+            self._in_use[*key, batches] = CachedData(weakref.ref(found), _count_writes(found))
         self._last = found
         return found
 

@@ -42,7 +42,16 @@ def joint_batches(parts: Sequence[Data], batch_size: int, epoch: int) -> Iterato
         for step in range(first, min(first + block, steps)):
             places = slice((step - first) * batch_size, (step - first + 1) * batch_size)
             sizes = last if step == steps - 1 else None
+            _augment(parts, x[:, places], sizes, epoch, step)
             yield x[:, places], y[:, places], None if w is None else w[:, places], sizes
+
+
+def _augment(parts: Sequence[Data], x: Tensor, sizes: list[int] | None, epoch: int, step: int) -> None:
+    """Change those of the samples x (parts, n, …) in place that are of parts with an augmentation, but for filling."""
+    for number, part in enumerate(parts):
+        if part.augmentation is not None:
+            own = x[number, : sizes[number]] if sizes else x[number]
+            own.copy_(part.augmentation(own, part.seed, epoch, step))
 
 
 def _fill_up(order: Tensor, size: int) -> Tensor:

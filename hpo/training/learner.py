@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,12 +11,17 @@ from torch import Tensor, nn
 
 from hpo.config import registry
 from hpo.errors import ConfigError
+from hpo.training.averaging import make_average, measure_batch_norm
+from hpo.training.batch_group import BatchGroup
+from hpo.training.data import TrainBatch
 from hpo.training.losses import column_loss, loss_function, loss_target, reconstruct
 from hpo.training.member import Member, Scores, State, Weights
-from hpo.training.models import build_model, parameter_count
-from hpo.training.optimizers import layer_rate_factors, make_optimizer, weight_layers
+from hpo.training.models import parameter_count
+from hpo.training.optimizers import group_by_rate, has_layer_rates, make_optimizer
 from hpo.training.precision import Precision
 from hpo.training.scores import TargetMoments, count_right_labels, r2_score, sum_squared_errors
+from hpo.training.step_records import LossRecord, OutputRecord
+from hpo.training.transfer import build_initial_model, find_frozen_norms
 
 __all__ = [
     "EvalResult",
@@ -61,7 +66,7 @@ class Learner(Protocol):
 
         Args:
             samples: the most that the epoch may have; 0 where that is not known.
-            rates: each member's learning rates at the steps to come.
+            rates: each member's learning rates at the batches to come.
             seeds: of each member's noise, where it is drawn for members; by default that of torch's global generator.
         """
 
@@ -73,6 +78,9 @@ class Learner(Protocol):
 
     def step(self, x: Tensor, y: Tensor, w: Tensor | None = None, sizes: Sequence[int] | None = None) -> None:
         """Do one optimizer step on a batch, x (n, *shape) and y (n,) or (n, columns).
+
+        Where the gradients of several batches are accumulated, the step is done with the last of them, or by
+        `end_epoch`; see `hpo.training.batch_group`.
 
         Args:
             x, y: of all members. Where they have batches of their own, these have a first dimension; see
@@ -90,8 +98,19 @@ class Learner(Protocol):
     def step_losses(self) -> list[Tensor]:
         """Return the mean loss before each step of the epoch, (steps,), on the CPU; call it after `end_epoch`."""
 
+    def measure_statistics(self, batches: Callable[[], Iterable[TrainBatch]]) -> None:
+        """Measure the statistics of batch normalisation anew where weights are averages, for evaluation.
+
+        Call it after `end_epoch`.
+
+        Args:
+            batches: returns the epoch's batches.
+        """
+
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
         """Evaluate each member, without dropout and with the running statistics of batch normalisation.
+
+        Weights are averages where a configuration asks for such; see `hpo.training.averaging`.
 
         Args:
             x: samples, (N, *shape).
@@ -103,7 +122,7 @@ class Learner(Protocol):
         """Evaluate each member on samples x and y of its own; see `evaluate`."""
 
     def weights(self, member: Member) -> Weights:
-        """Return a copy of a member's weights, on the CPU."""
+        """Return a copy of the weights that a member is evaluated with, on the CPU."""
 
     def load(self, member: Member, weights: Weights) -> None:
         """Load weights that `weights` returned."""
@@ -142,13 +161,17 @@ class ModuleLearner:
         module: nn.Module | None = None,
     ) -> None:
         config = member.config
-        self.module = (module or build_model(config, shape, classes)).to(device)
+        self.module = (module or build_initial_model(config, shape, classes)).to(device)
+        self._frozen_norms = find_frozen_norms(self.module) if config.freeze else []
         member.parameter_count = parameter_count(self.module)
         self.members = [member]
         self._config = config
         self._device = device
         self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self._optimizer, self._factors = self._make_optimizer()
+        self._group = BatchGroup(config) if config.batches_per_step > 1 else None
+        self._average = make_average(config, self.module, self._optimizer)
+        self._evaluated = self.module
         self._precision = Precision(config, device)
         self._augment = registry.models.get(config.model).augment
         self._loss = loss_function(config)
@@ -159,6 +182,8 @@ class ModuleLearner:
     def begin_epoch(self, samples: int, rates: Rates, seeds: Sequence[int] | None = None) -> None:  # noqa: ARG002
         """Prepare for an epoch; see `Learner`."""
         self.module.train()
+        for norm in self._frozen_norms:
+            norm.eval()
         self._record.begin(samples)
         self._rates = iter(rates[0])
 
@@ -175,19 +200,34 @@ class ModuleLearner:
             self._step_by_closure(x, y, w)
             return
         outputs, loss = self._backward(x, y, w)
-        self._precision.step(self._optimizer, self._clip if self._config.gradient_clip else None)
+        if self._group is None or self._group.whole:
+            self._update()
         self._record.add(outputs, y, loss, w)
 
-    def _clip(self) -> None:
-        nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
+    def _update(self) -> None:
+        """Do the optimizer's step along the gradients."""
+        changed = self._config.gradient_clip or self._group is not None
+        self._precision.step(self._optimizer, self._change_gradients if changed else None)
+        if self._average is not None:
+            self._average.step()
+
+    def _change_gradients(self) -> None:
+        """Make the sum of a group's gradients their mean, and clip it."""
+        if self._group is not None:
+            for parameter in self._parameters:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self._group.correction)
+            self._group.clear()
+        if self._config.gradient_clip:
+            nn.utils.clip_grad_norm_(self._parameters, self._config.gradient_clip)
 
     def _make_optimizer(self) -> tuple[torch.optim.Optimizer, list[float]]:
         """Return the optimizer, and the learning rate factors of its groups: one for all, or one a layer."""
-        if self._config.effective().get("layer_learning_rate_decay", 1.0) == 1.0:
-            return make_optimizer(self._config, self._parameters), [1.0]
-        layers = weight_layers(self.module)
-        groups = [{"params": layer} for layer in layers]
-        return make_optimizer(self._config, groups), layer_rate_factors(self._config, len(layers))
+        config = self._config
+        if not has_layer_rates(config) or "layer_learning_rate_decay" not in config.effective():
+            return make_optimizer(config, self._parameters), [1.0]
+        groups = group_by_rate(config, self.module)
+        return make_optimizer(config, [{"params": group} for group in groups.values()]), [*groups]
 
     def _backward(self, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
         inputs = x if self._augment is None else self._augment(x, self._config)
@@ -201,9 +241,12 @@ class ModuleLearner:
                 ) from error
             raise
         loss = self._loss(outputs, loss_target(self._config, x, y), w)
-        for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
-            parameter.grad = None
-        self._precision.backward(loss)
+        if self._group is None or not self._group.begun:
+            for parameter in self._parameters:  # zero_grad's own bookkeeping takes 8 us longer
+                parameter.grad = None
+        self._precision.backward(loss if self._group is None else loss * self._group.share(len(y)))
+        if self._group is not None:
+            self._group.add(len(y))
         return outputs.detach(), loss.detach()
 
     def _step_by_closure(self, x: Tensor, y: Tensor, w: Tensor | None) -> None:
@@ -216,11 +259,17 @@ class ModuleLearner:
             return loss.item()
 
         self._optimizer.step(closure)
+        if self._average is not None:
+            self._average.step()
         outputs, loss = first[0]
         self._record.add(outputs, y, loss, w)
 
     def end_epoch(self) -> list[Scores]:
         """Return the mean scores of the epoch's steps; see `Learner`."""
+        if self._group is not None and self._group.begun:  # fewer batches than a group has
+            self._update()
+        if self._average is not None:
+            self._evaluated = self._average.end_epoch()
         if isinstance(self._record, LossRecord):
             return [{"loss": self._record.mean()}]
         outputs, y, w = self._record.read()
@@ -232,15 +281,20 @@ class ModuleLearner:
             return [self._record.by_step().cpu()]
         return [torch.stack([self._loss(*step) for step in self._record.by_step()]).cpu()]
 
+    def measure_statistics(self, batches: Callable[[], Iterable[TrainBatch]]) -> None:
+        """Measure the statistics of batch normalisation; see `Learner`."""
+        if self._evaluated is not self.module:
+            measure_batch_norm(self._evaluated, (x for x, *_ in batches()))
+
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
         """Evaluate each member; see `Learner`."""
-        self.module.eval()
+        self._evaluated.eval()
         parts = torch.split(x, EVALUATION_BATCH)
         if self._config.reconstructs and not outputs:
-            each = [self._reconstruction_errors(self._precision.forward(self.module, part), part) for part in parts]
+            each = [self._reconstruction_errors(self._precision.forward(self._evaluated, part), part) for part in parts]
             return [_reconstruction_result(torch.cat(each, 1))]
-        whole = torch.cat([self._precision.forward(self.module, part) for part in parts])
+        whole = torch.cat([self._precision.forward(self._evaluated, part) for part in parts])
         if self._config.reconstructs:
             return [_reconstruction_result(self._reconstruction_errors(whole, x), whole)]
         return [EvalResult({"loss": self._validation_loss(whole, y).item(), **self._score(whole, y)}, whole)]
@@ -268,7 +322,7 @@ class ModuleLearner:
     def weights(self, member: Member) -> Weights:
         """Copy a member's weights; see `Learner`."""
         assert member is self.members[0]
-        return {name: _copy(value) for name, value in self.module.state_dict().items()}
+        return {name: _copy(value) for name, value in self._evaluated.state_dict().items()}
 
     def state(self, member: Member) -> State:
         """Return a member's state; see `Learner`."""
@@ -279,6 +333,7 @@ class ModuleLearner:
             "optimizer": self._optimizer.state_dict(),
             "record": self._record.state(),
             "precision": self._precision.state(),
+            **({} if self._average is None else {"average": self._average.state()}),
         }
 
     def load_state(self, member: Member, state: State) -> None:
@@ -287,6 +342,8 @@ class ModuleLearner:
         self.load(member, state["module"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._precision.load(state.get("precision"))
+        if self._average is not None:
+            self._average.load(state["average"])
         if state["record"] is not None:
             self._record.load([tensor.to(self._device) for tensor in state["record"]])
 
@@ -294,6 +351,7 @@ class ModuleLearner:
         """Load a member's weights; see `Learner`."""
         assert member is self.members[0]
         self.module.load_state_dict(weights)
+        self._evaluated = self.module
 
     def drop(self, member: Member) -> None:
         """Drop a member; see `Learner`."""
@@ -311,95 +369,3 @@ def _copy(value: Tensor) -> Tensor:
 
 def _accuracy(outputs: Tensor, y: Tensor) -> float:
     return int((outputs.argmax(1) == y).sum().item()) / len(y)
-
-
-class OutputRecord:
-    """Outputs, labels and weights of an epoch's steps, kept on the device.
-
-    Loss and score are computed once, at the end of the epoch, so that no step waits for the device.
-    """
-
-    def __init__(self) -> None:
-        self._kept: list[Tensor] = []  # outputs, labels and, where there are any, weights; each of as many samples
-        self._sizes: list[int] = []  # of the steps
-        self._samples = 0
-        self._used = 0
-
-    def begin(self, samples: int) -> None:
-        """Start an epoch."""
-        self._samples, self._used = samples, 0
-        self._sizes.clear()
-
-    def add(self, outputs: Tensor, y: Tensor, loss: Tensor | None = None, w: Tensor | None = None) -> None:  # noqa: ARG002
-        """Copy a step's outputs (n, outputs), labels (n,) or (n, columns), and weights; the loss is for LossRecord."""
-        given = [outputs, y] if w is None else [outputs, y, w]
-        end = self._used + len(y)
-        if not self._kept or end > len(self._kept[0]):
-            self._grow(given, end)
-        for kept, each in zip(self._kept, given, strict=True):
-            kept[self._used : end] = each
-        self._used = end
-        self._sizes.append(len(y))
-
-    def _grow(self, given: Sequence[Tensor], needed: int) -> None:
-        """Make room for the epoch, or where its size is not known for twice what is needed."""
-        size = self._samples if self._samples >= needed else 2 * needed
-        old, self._kept = self._kept, [each.new_empty(size, *each.shape[1:]) for each in given]
-        for before, kept in zip(old, self._kept, strict=False):
-            kept[: self._used] = before[: self._used]
-
-    def read(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the outputs (N, outputs), labels and weights of the epoch's steps."""
-        outputs, y, *w = (each[: self._used] for each in self._kept)
-        return outputs, y, w[0] if w else None
-
-    def by_step(self) -> Iterator[tuple[Tensor, ...]]:
-        """Return the outputs (n, outputs), labels and, where there are any, weights of each step."""
-        return zip(*(torch.split(each[: self._used], self._sizes) for each in self._kept), strict=True)
-
-    def state(self) -> list[Tensor] | None:
-        """Return a copy of the epoch's outputs, labels, sizes of steps and weights so far; None before a first step."""
-        if not self._used:
-            return None
-        outputs, y, *w = (each[: self._used].clone() for each in self._kept)
-        return [outputs, y, torch.tensor(self._sizes), *w]
-
-    def load(self, state: Sequence[Tensor]) -> None:
-        """Load what `state` returned, after `begin`."""
-        outputs, y, sizes, *w = state
-        self.add(outputs, y, w=w[0] if w else None)
-        self._sizes = sizes.tolist()
-
-
-class LossRecord:
-    """Mean losses of an epoch's steps, where outputs are too large to keep; no step waits for the device."""
-
-    def __init__(self) -> None:
-        self._losses: list[Tensor] = []
-        self._sizes: list[int] = []
-
-    def begin(self, samples: int) -> None:  # noqa: ARG002  as `OutputRecord` has it
-        """Start an epoch."""
-        self._losses, self._sizes = [], []
-
-    def add(self, outputs: Tensor, y: Tensor, loss: Tensor, w: Tensor | None = None) -> None:  # noqa: ARG002
-        """Add a step's mean loss over its samples, as many as labels."""
-        self._losses.append(loss)
-        self._sizes.append(len(y))
-
-    def by_step(self) -> Tensor:
-        """Return the losses, (steps,)."""
-        return torch.stack(self._losses)
-
-    def mean(self) -> float:
-        """Return the mean over the samples of the steps."""
-        sizes = torch.tensor(self._sizes, dtype=torch.float64)
-        return float((self.by_step().double().cpu() * sizes).sum() / sizes.sum())
-
-    def state(self) -> list[Tensor] | None:
-        """Return the losses so far and the sizes of their steps, or None before the first step."""
-        return [self.by_step(), torch.tensor(self._sizes)] if self._losses else None
-
-    def load(self, state: Sequence[Tensor]) -> None:
-        """Load what `state` returned."""
-        self._losses, self._sizes = list(state[0]), state[1].tolist()

@@ -16,12 +16,15 @@ from hpo.training.data import epoch_seed
 from hpo.training.device import send_numbers
 from hpo.training.member import State, Weights
 from hpo.training.models import parameter_count
+from hpo.training.optimizers import has_layer_rates
 from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
+from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
 from hpo.training.stacked.check import load_modules, why_modules_alone
 from hpo.training.stacked.modules import SerialModules, StackedModules
 from hpo.training.stacked.noise import noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
+from hpo.training.stacked.optimizers.state import load_state, read_state
 from hpo.training.stacked.structure import structure_of
 from hpo.utils.text import first_line
 
@@ -57,6 +60,7 @@ class Stack:
         self._shape: tuple[int, ...] | None = None
         self._groups: list[_Group] = []
         self._checked: dict[Hashable, str | None] = {}
+        self._trains = False  # whether the epoch's steps go on
 
     def _run(self, trial: Trial) -> LoopRun:
         return self._runs[id(trial)]
@@ -95,6 +99,7 @@ class Stack:
             seed = epoch_seed(self.trials[0].config.seed_of_order, epoch)
             torch.manual_seed(seed)
             self._keep_states()
+            self._trains = True
             yield epoch
             for trial in self.trials:
                 if trial.epoch < epoch and not self._run(trial).stopped:
@@ -133,16 +138,17 @@ class Stack:
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """Return each trial's outputs for samples (n, …), without dropout: (trials, n, outputs)."""
+        """Return each trial's outputs for samples (n, …), without dropout: (trials, n, outputs).
+
+        They are of averaged weights, where a configuration asks for such. Epochs that `swa` averages end with the first
+        prediction, or the report.
+        """
         if self._shape is None:
             self._begin_shape(x)
+        self._end_epoch()
         outputs: dict[int, Tensor] = {}
         for group, places in self._placed():
-            parts = [
-                group.stack.forward(each.flatten(1), train=False).mT.clone()
-                for each in torch.split(x, EVALUATION_BATCH)
-            ]
-            outputs |= dict(zip(places, torch.cat(parts, 1), strict=True))
+            outputs |= dict(zip(places, group.predict(x), strict=True))
         return torch.stack([outputs[place] for place in range(len(self.trials))])
 
     def report(self, **metrics: Sequence[float] | Tensor | float) -> None:
@@ -154,6 +160,7 @@ class Stack:
         Raises:
             RunError: there are more or fewer numbers than trials.
         """
+        self._end_epoch()
         columns = {name: self._read_metric(name, values) for name, values in metrics.items()}
         trials = list(self.trials)
         reported = []
@@ -163,6 +170,13 @@ class Stack:
                 reported.append(trial)
         if reported:
             self._run(reported[0]).judge([self._run(trial).member for trial in reported])
+
+    def _end_epoch(self) -> None:
+        """Let averages take in the epoch's weights, once."""
+        if self._trains:
+            self._trains = False
+            for group in self._groups:
+                group.end_epoch()
 
     def _read_metric(self, name: str, values: Any) -> Sequence[object]:
         """Return the numbers of a metric, one for each trial."""
@@ -205,7 +219,8 @@ class Stack:
         groups: dict[Hashable, list[Trial]] = {}
         for trial in self.trials:
             module = self._modules[id(trial)]
-            key = structure_of(module), optimizer_family(trial.config), compute_type(trial.config)
+            config = trial.config
+            key = structure_of(module), optimizer_family(config), config.averaging, compute_type(config)
             groups.setdefault(key, []).append(trial)
         self._groups = []
         for trials in groups.values():
@@ -275,10 +290,17 @@ class _Group:
         self._names = [list(module.state_dict()) for module in modules]
         configs = [trial.config for trial in trials]
         made = SerialModules if alone else StackedModules
-        by_layer = any(config.layer_learning_rate_decay != 1 for config in configs)
+        by_layer = any(map(has_layer_rates, configs))
         self.stack = made(modules, shape, device, by_layer=by_layer, precision=compute_type(configs[0]))
         load_modules(self.stack, modules)
         self._update = make_stacked_optimizer(configs, self.stack.parameters, self.stack.below)
+        self._average = make_average(configs, self.stack.parameters)
+        if self.stack.normalised and any(config.averages_weights for config in configs):
+            raise RunError(
+                f"objective '{configs[0].model}': trial.stack cannot average the weights of models with batch "
+                "normalisation, whose statistics would have to be measured anew; train them one at a time, or without "
+                "averages"
+            )
         self._gradients = [torch.empty_like(each) for each in self.stack.parameters]
         self._joint: dict[Loss, bool] = {}
 
@@ -295,7 +317,22 @@ class _Group:
             else:
                 for numbers, gradient in zip(self.stack.parameters, self._gradients, strict=True):
                     numbers.sub_(gradient * rate)
+            if self._average is not None:
+                self._average.step()
         return losses.detach()
+
+    def end_epoch(self) -> None:
+        """Take the epoch's weights into their averages, where there are such."""
+        if self._average is not None:
+            self._average.end_epoch()
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return outputs (trials, n, outputs) for samples (n, …), of the weights to evaluate."""
+        with exchange_weights(self.stack.parameters, find_averages(self._update, self._average)):
+            parts = [
+                self.stack.forward(each.flatten(1), train=False).mT.clone() for each in torch.split(x, EVALUATION_BATCH)
+            ]
+        return torch.cat(parts, 1)
 
     def _losses(self, outputs: Tensor, y: Tensor, loss: Loss, *, several: bool) -> Tensor:
         """Return each member's loss; at once, where the first time shows that this gives the same."""
@@ -315,19 +352,19 @@ class _Group:
         return next(index for index, each in enumerate(self.trials) if each is trial)
 
     def weights(self, trial: Trial) -> Weights:
-        """Return a copy of a trial's weights, on the CPU, as its module's state dict."""
+        """Return a copy of the weights that a trial is evaluated with, on the CPU, as its module's state dict."""
+        return self._copy(trial, find_averages(self._update, self._average) or self.stack.parameters)
+
+    def _copy(self, trial: Trial, parameters: Sequence[Tensor]) -> Weights:
         index = self._index(trial)
-        tensors = {**self.stack.views(index, self.stack.parameters), **self.stack.statistics(index)}
+        tensors = {**self.stack.views(index, parameters), **self.stack.statistics(index)}
         return {name: tensors[name].detach().to("cpu", copy=True) for name in self._names[index]}
 
     def state(self, trial: Trial) -> State:
         """Return what a checkpoint of a trial holds."""
-        index, slots = self._index(trial), {} if self._update is None else self._update.slots
-        copies: dict[str, Any] = {
-            name: {key: view.clone() for key, view in self.stack.views(index, slot).items()}
-            for name, slot in slots.items()
-        }
-        return {"weights": self.weights(trial), "slots": copies, "steps": self._update.steps if self._update else 0}
+        slots = read_state([self._update, self._average], self._index(trial), self.stack.views)
+        weights, steps = self._copy(trial, self.stack.parameters), self._update.steps if self._update else 0
+        return {"weights": weights, "slots": slots, "steps": steps}
 
     @torch.no_grad()
     def load(self, trial: Trial, state: State) -> None:
@@ -341,10 +378,8 @@ class _Group:
         try:
             for name in self._names[index]:
                 tensors[name].copy_(state["weights"][name])
+            load_state([self._update, self._average], index, self.stack.views, state["slots"])
             if self._update is not None:
-                for key, slot in state["slots"].items():
-                    for name, view in self.stack.views(index, self._update.slots[key]).items():
-                        view.copy_(slot[name])
                 self._update.steps = int(state["steps"])
         except (KeyError, RuntimeError, TypeError) as error:
             raise CheckpointError(f"the model does not fit its checkpoint: {first_line(error)}") from error

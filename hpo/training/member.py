@@ -14,6 +14,7 @@ from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
 from hpo.training.divergence import find_divergence
 from hpo.training.sample_log import SampleLog
+from hpo.training.stagnation import count_stagnant_epochs
 
 __all__ = ["Member", "Metrics", "Origin", "Scores", "State", "Status", "TrainResult", "Weights"]
 
@@ -97,14 +98,13 @@ class Member:
         self.history.append(row)
         if cause := find_divergence(row, (monitor, *objectives)):
             self.diverge(f"{cause} in epoch {int(row['epoch'])}")
-        elif self.improves(monitor, direction):
+            return
+        if self.improves(monitor, direction):
             self.best_epoch, self.best_weights = int(row["epoch"]), weights()
-        elif self.config.patience and self._epochs_since_best() >= self.config.patience:
-            self.stop("early_stopped")
-
-    def _epochs_since_best(self) -> int:
-        best = self.best
-        return len(self.history) - (0 if best is None else self.history.index(best) + 1)
+        if self.config.patience:
+            values = [each[monitor] for each in self.history if monitor in each]
+            if count_stagnant_epochs(values, direction, self.config.min_delta or 0.0) >= self.config.patience:
+                self.stop("early_stopped")
 
     def record(self, losses: Tensor) -> None:
         """Keep the steps of an epoch before its row: (2, steps) in float32 on the CPU.

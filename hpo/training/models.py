@@ -1,10 +1,10 @@
-"""Built-in models, and the factory of registered models."""
+"""Built-in dense models, and the factory of registered models."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hpo.config import registry
-from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
+from hpo.config.choices import INITIALISATIONS
+from hpo.config.model_library import find_library
 from hpo.config.model_size import count_outputs, measure_input, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError, RequestError
+from hpo.training.layers import make_activation, make_dropout, make_norm
+from hpo.training.library_models import describe_size
 from hpo.training.memory import is_out_of_memory
 from hpo.training.tabular_models import FeatureEmbedding
 from hpo.utils.text import shorten, summarize_error
 
-__all__ = ["Autoencoder", "autoencoder", "build_model", "cnn", "mlp", "parameter_count", "restore_model"]
+__all__ = ["Autoencoder", "autoencoder", "build_model", "mlp", "parameter_count", "restore_model"]
 
 Shape = tuple[int, ...]
 TAKES_INTEGERS = re.compile(r"scalar types?: Long, Int|must be one of.*(int64|long)|index.*must be", re.IGNORECASE)
-# An activation that never falls gives the same after pooling as before it, on a quarter of the values: 29 to 20 ms a
-# step for the CNN 32-64 on 2 cores at batch 128.
-MONOTONE = {"relu", "leaky_relu", "elu", "tanh", "sigmoid"}
 
 
 def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
@@ -63,7 +63,7 @@ def build_model(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
 def restore_model(config: TrialConfig, shape: Shape, classes: int, path: Path) -> nn.Module:
     """Build the model of a configuration, on the CPU, with the weights of a safetensors file.
 
-    A built-in model is built only if the file holds weights of its shapes: what a folder or a database says of a model
+    A model of ours is built only if the file holds weights of its shapes: what a folder or a database says of a model
     may ask for any amount of memory.
 
     Raises:
@@ -73,7 +73,7 @@ def restore_model(config: TrialConfig, shape: Shape, classes: int, path: Path) -
     try:
         with safe_open(path, framework="pt") as file:
             stored = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        if registry.models.get(config.model).builtin:
+        if registry.models.get(config.model).builtin and find_library(config.model) is None:
             _check_shapes(_weight_shapes(config, shape, classes), stored)
         model = build_model(config, shape, classes)
         model.load_state_dict(load_file(path))
@@ -127,10 +127,12 @@ def mlp(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
 def _dense_layers(config: TrialConfig, widths: Sequence[int]) -> Iterator[nn.Module]:
     """Yield hidden layers from `widths[0]` inputs on, each with its normalisation, activation and dropout."""
     for inputs, outputs in pairwise(widths):
-        # Normalisation takes the mean away, and a bias with it: Adam would follow the rounding noise of its gradient.
+        # Batch normalisation takes the mean away, and a bias with it: Adam would follow its gradient's rounding noise.
         yield nn.Linear(inputs, outputs, bias=not config.batch_norm)
-        yield from _norm_and_activation(config, nn.BatchNorm1d, outputs)
-        yield from _dropout(config)
+        yield from make_norm(config, outputs)
+        yield make_activation(config)
+        if config.dropout:
+            yield make_dropout(config)
 
 
 class Autoencoder(nn.Module):
@@ -167,54 +169,9 @@ def autoencoder(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:  
     return Autoencoder(config.model_copy(update={"batch_norm": False}), math.prod(shape))  # which it does not use
 
 
-def cnn(config: TrialConfig, shape: Shape, classes: int) -> nn.Module:
-    """Build blocks of convolution and 2 x 2 pooling, the channels doubled per block, then one dense layer.
-
-    Raises:
-        ConfigError: the samples are not images, or too small for the blocks to halve.
-    """
-    if len(shape) != 3:
-        raise ConfigError(f"model = 'cnn': needs images, but a sample has shape {shape}; use model = 'mlp'")
-    channels, height, width = shape
-    if min(height, width) >> config.conv_layers == 0:
-        raise ConfigError(f"conv_layers = {config.conv_layers}: a {height} x {width} image cannot be halved that often")
-    layers: list[nn.Module] = []
-    for block in range(config.conv_layers):
-        outputs = config.channels << block
-        layers += [*_convolution(channels, outputs, config.kernel_size), *_norm_activation_pooling(config, outputs)]
-        channels = outputs
-    features = channels * (height >> config.conv_layers) * (width >> config.conv_layers)
-    dense = [nn.Linear(features, config.dense_width), *_norm_and_activation(config, nn.BatchNorm1d, config.dense_width)]
-    return nn.Sequential(*layers, nn.Flatten(), *dense, *_dropout(config), nn.Linear(config.dense_width, classes))
-
-
-def _norm_and_activation(config: TrialConfig, norm: Callable[[int], nn.Module], width: int) -> list[nn.Module]:
-    activation = registry.resolve(ACTIVATIONS[config.activation])()
-    return [norm(width), activation] if config.batch_norm else [activation]
-
-
-def _norm_activation_pooling(config: TrialConfig, width: int) -> list[nn.Module]:
-    """Return normalisation, activation and 2 x 2 pooling; pooling comes first where the result is the same."""
-    *norm, activation = _norm_and_activation(config, nn.BatchNorm2d, width)
-    pool = nn.MaxPool2d(2)
-    return [*norm, pool, activation] if config.activation in MONOTONE else [*norm, activation, pool]
-
-
-def _dropout(config: TrialConfig) -> list[nn.Module]:
-    return [nn.Dropout(config.dropout)] if config.dropout else []
-
-
-def _convolution(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    """Return a convolution that keeps the size of the image."""
-    if kernel % 2:
-        return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)]
-    before, after = (kernel - 1) // 2, kernel // 2  # torch's padding="same" warns about even windows
-    return [nn.ZeroPad2d((before, after, before, after)), nn.Conv2d(inputs, outputs, kernel)]
-
-
 def _probe(model: nn.Module, config: TrialConfig, shape: Shape, classes: int) -> None:
     """Try the model on two samples: its outputs must fit, and lazy layers take their size before initialisation."""
-    name, number = config.model, torch.int64 if config.integers else torch.float32
+    name, number = config.model, torch.int64 if config.integers else torch.get_default_dtype()
     model.eval()
     try:
         with torch.no_grad():
@@ -225,7 +182,8 @@ def _probe(model: nn.Module, config: TrialConfig, shape: Shape, classes: int) ->
         why = summarize_error(error)
         if not config.integers and TAKES_INTEGERS.search(why):
             why += "; if its samples are whole numbers, such as token ids, register it with integers=True"
-        raise ConfigError(f"model '{name}': cannot take samples of shape {shape}: {why}") from error
+        size = "" if find_library(name) is None else describe_size(model)
+        raise ConfigError(f"model '{name}': cannot take samples of shape {shape}: {why}{size}") from error
     actual = tuple(getattr(outputs, "shape", ()))
     if actual != (2, classes):
         raise ConfigError(f"model '{name}': gives outputs of shape {actual} for 2 samples; it must be (2, {classes})")

@@ -213,7 +213,7 @@ def evaluate_weights(outcome: TrainResult, data: Data, x: Tensor, y: Tensor) -> 
 def _load_learner(outcome: TrainResult, data: Data) -> Learner:
     """Return a learner that has the model of a result, with the weights of its best epoch."""
     assert outcome.weights is not None
-    member = Member(outcome.config)
+    member = Member(outcome.config.model_copy(update={"pretrained": None}))  # whose file may be gone by now
     learner: Learner = (
         make_learner([member], data)
         if outcome.module is None

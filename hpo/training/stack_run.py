@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member, Metrics, Scores, TrainResult, Weights
 from hpo.training.metrics import measure_metrics
 from hpo.training.sample_scores import StackScorer
-from hpo.training.schedules import epoch_rates, rate_at
+from hpo.training.schedules import epoch_rates, falls_so_far, rate_at
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked.batches import Feed
 from hpo.training.stacked.learner import StackedLearner, is_stacked
@@ -80,7 +81,8 @@ class StackRun:
         self._scorer = StackScorer(members, self._data, settings.monitor) if settings.sample_scores else None
         self._batch_size = members[0].config.batch_size
         self._steps = data[0].steps(self._batch_size)
-        self._epoch, self._step = 1, 0  # the epoch in training, and how many of its steps are done
+        self._batches_per_step = members[0].config.batches_per_step
+        self._epoch, self._step = 1, 0  # the epoch in training, and how many of its batches are done
         self._generators: list[torch.Tensor] = []  # where training goes on in the midst of an epoch, until it does
         self._since = time.perf_counter()
         self._resume(checkpoints)
@@ -90,10 +92,17 @@ class StackRun:
         for first in list(checkpoints.values())[:1]:
             self._epoch, self._step = first.epoch, first.step
             self._generators = first.generators if first.step else []
+        begun = [member for member in self._members if member.number in checkpoints]
+        for member in begun:
+            self._load_history(member, checkpoints[member.number])
         self._begin_epoch()  # which a checkpoint may have been taken in the midst of
-        for member in self._members:
-            if (checkpoint := checkpoints.get(member.number)) is not None:
-                self._load(member, checkpoint)
+        for member in begun:
+            self._load(member, checkpoints[member.number])
+
+    def _load_history(self, member: Member, checkpoint: Checkpoint) -> None:
+        member.history, member.steps = checkpoint.history, checkpoint.steps
+        member.best_epoch, member.best_weights = checkpoint.best_epoch, checkpoint.best_weights
+        member.resumed_from, member.seconds = len(checkpoint.history), checkpoint.seconds
 
     def _load(self, member: Member, checkpoint: Checkpoint) -> None:
         with self._files[member.number].translate_state_errors():
@@ -101,9 +110,6 @@ class StackRun:
                 self._learner.load_state(member, checkpoint.learner)
             if member.sample_log is not None and not member.sample_log.load(checkpoint.sample_log):
                 member.sample_log = None  # the epochs so far have none: an earlier version wrote the checkpoint
-        member.history, member.steps = checkpoint.history, checkpoint.steps
-        member.best_epoch, member.best_weights = checkpoint.best_epoch, checkpoint.best_weights
-        member.resumed_from, member.seconds = len(checkpoint.history), checkpoint.seconds
 
     def _make_learner(self, members: Sequence[Member], *, stacked: bool) -> Learner:
         """Return the learner of the members that have a model; see `make_learner`."""
@@ -145,11 +151,25 @@ class StackRun:
         data = [self._data[member.number] for member in members]
         samples = max((len(each.y_train) for each in data), default=0)
         seeds = [epoch_seed(each.seed, self._epoch) for each in data]
-        self._learner.begin_epoch(samples, [self._rates(member.config) for member in members], seeds)
+        self._learner.begin_epoch(samples, [self._rates(member) for member in members], seeds)
 
-    def _rates(self, config: TrialConfig) -> list[float]:
-        first = (self._epoch - 1) * self._steps
-        return epoch_rates(config, range(first + self._step, first + self._steps), config.epochs * self._steps)
+    def _rates(self, longest: Member) -> list[float]:
+        """Return the rates of a run's batches that are left in the epoch: each has that of its optimizer's step."""
+        _, group = self._groups[longest.number]
+        rows = max((member.history for member in group), key=len)  # the longest itself may have ended
+        first = (self._epoch - 1) * self._optimizer_steps
+        which = [first + batch // self._batches_per_step for batch in range(self._step, self._steps)]
+        steps = longest.config.epochs * self._optimizer_steps
+        return epoch_rates(longest.config, which, steps, self._falls(longest.config, rows))
+
+    @property
+    def _optimizer_steps(self) -> int:
+        """Steps of the optimizer in an epoch."""
+        return -(-self._steps // self._batches_per_step)
+
+    def _falls(self, config: TrialConfig, rows: Iterable[Metrics]) -> int:
+        assert self._settings.monitor is not None
+        return falls_so_far(config, rows, self._settings.monitor, self._settings.direction)
 
     def _train_steps(self) -> bool:
         """Do the steps of the epoch that are not done yet; return false when asked to stop before the last."""
@@ -165,9 +185,11 @@ class StackRun:
             self._begin_epoch()
         elif not self._skip_steps(batches, self._step - first):
             return False
-        # Asked and written before the next batch is taken, for a data set's own batches may draw from the generators.
-        while not self._settings.should_stop():
-            self._write_if_due()
+        # Asked and written before the next batch is taken, for a data set's own batches may draw from the generators;
+        # and where the optimizer has done its step, for no checkpoint holds the gradients of a part of its batches.
+        while (among := self._step % self._batches_per_step > 0) or not self._settings.should_stop():
+            if not among:
+                self._write_if_due()
             batch = next(batches, None)
             if batch is None:
                 return True
@@ -236,6 +258,7 @@ class StackRun:
         if self._settings.record_steps:
             self._record_steps()
         members = list(self._learner.members)
+        self._learner.measure_statistics(self._read_again)
         val_metrics, samples = self._validate(members)
         self._share_time()
         for longest, scores, metrics in zip(members, train_scores, val_metrics, strict=True):
@@ -243,8 +266,16 @@ class StackRun:
             _, group = self._groups[longest.number]
             weights = cache(partial(self._learner.weights, longest))
             for member in [member for member in group if member.number not in self.results]:
-                self._end_epoch(member, {**row, **self._member_metrics(member)}, weights, samples.get(longest.number))
+                self._end_epoch(
+                    member, {**row, **self._member_metrics(member, row)}, weights, samples.get(longest.number)
+                )
         self.remove_stopped()
+
+    def _read_again(self) -> Iterator[TrainBatch]:
+        """Return the epoch's batches once more, for a learner that is alone."""
+        data = self._data[self._learner.members[0].number]
+        torch.manual_seed(epoch_seed(data.seed, self._epoch))
+        return data.batches(self._batch_size, self._epoch)
 
     def _record_steps(self) -> None:
         """Keep the losses of the epoch's steps for every trial in training."""
@@ -287,9 +318,10 @@ class StackRun:
                 rows[place] |= metrics
         return rows, {} if self._scorer is None else self._scorer.score(members, results)
 
-    def _member_metrics(self, member: Member) -> Metrics:
-        done, total = self._epoch * self._steps, member.config.epochs * self._steps
-        return {"learning_rate": rate_at(member.config, done, total), "seconds": member.seconds}
+    def _member_metrics(self, member: Member, row: Metrics) -> Metrics:
+        done, total = self._epoch * self._optimizer_steps, member.config.epochs * self._optimizer_steps
+        rate = rate_at(member.config, done, total, self._falls(member.config, chain(member.history, [row])))
+        return {"learning_rate": rate, "seconds": member.seconds}
 
     def _end_epoch(self, member: Member, row: Metrics, weights: Callable[[], Weights], samples: Array | None) -> None:
         settings = self._settings

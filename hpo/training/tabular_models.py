@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hpo.config import registry
-from hpo.config.choices import ACTIVATIONS
 from hpo.config.model_size import embedding_sizes, measure_input
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
+from hpo.training.layers import make_activation, make_dropout
 
 __all__ = ["FeatureEmbedding", "PeriodicEmbedding", "PiecewiseLinearEmbedding", "ResNetTabular", "resnet_tabular"]
 
@@ -147,17 +146,17 @@ def _make_table(codes: int, size: int) -> nn.Parameter:
 
 
 class ResidualBlock(nn.Module):
-    """Block that adds to its inputs: batch norm, linear, activation, dropout, linear, dropout."""
+    """Block that adds to its inputs: batch norm, or layer norm, linear, activation, dropout, linear, dropout."""
 
     def __init__(self, config: TrialConfig) -> None:
         super().__init__()
         hidden = max(1, round(config.width * config.hidden_factor))
         self.layers = nn.Sequential(
-            nn.BatchNorm1d(config.width),
+            _norm(config),
             nn.Linear(config.width, hidden),
-            _activation(config),
-            nn.Dropout(config.dropout),
-            nn.Linear(hidden, config.width, bias=False),
+            make_activation(config),
+            make_dropout(config),
+            nn.Linear(hidden, config.width, bias=config.layer_norm),
             nn.Dropout(config.residual_dropout),
         )
 
@@ -171,8 +170,9 @@ class ResNetTabular(nn.Sequential):
     """Residual network for tables of Gorishniy et al., "Revisiting deep learning models for tabular data" (2021).
 
     A linear layer to `width` units, `depth` blocks, then batch norm, activation and the output layer; at depth 0 the
-    output layer alone. Samples of more dimensions than one are flattened. Layers whose sums are all normalised later
-    have no bias: normalisation takes it away, and an optimizer would follow the rounding noise of its gradient.
+    output layer alone. With `layer_norm`, that takes batch norm's place. Samples of more dimensions than one are
+    flattened. Layers whose sums are all normalised over the batch later have no bias: normalisation takes it away, and
+    an optimizer would follow the rounding noise of its gradient.
     """
 
     def __init__(self, config: TrialConfig, shape: tuple[int, ...], outputs: int) -> None:
@@ -180,15 +180,14 @@ class ResNetTabular(nn.Sequential):
         size = measure_input(config, shape)
         layers += [FeatureEmbedding(config, shape)] if size.embedded else []
         if config.depth:
-            layers += [nn.Linear(size.width, config.width, bias=False)]
+            layers += [nn.Linear(size.width, config.width, bias=config.layer_norm)]
             layers += [ResidualBlock(config) for _ in range(config.depth)]
-            layers += [nn.BatchNorm1d(config.width), _activation(config)]
+            layers += [_norm(config), make_activation(config)]
         super().__init__(*layers, nn.Linear(config.width if config.depth else size.width, outputs))
 
 
-def _activation(config: TrialConfig) -> nn.Module:
-    layer: nn.Module = registry.resolve(ACTIVATIONS[config.activation])()
-    return layer
+def _norm(config: TrialConfig) -> nn.Module:
+    return nn.LayerNorm(config.width) if config.layer_norm else nn.BatchNorm1d(config.width)
 
 
 def resnet_tabular(config: TrialConfig, shape: tuple[int, ...], classes: int) -> nn.Module:

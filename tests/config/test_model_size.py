@@ -22,15 +22,15 @@ def count(config: TrialConfig) -> int:
     model=st.sampled_from(["mlp", "autoencoder"]),
     depth=st.integers(1, 5),
     profile=st.sampled_from(["uniform", "decreasing", "increasing"]),
-    batch_norm=st.booleans(),
+    norm=st.sampled_from([{}, {"batch_norm": True}, {"layer_norm": True}]),
+    activation=st.sampled_from(["relu", "prelu"]),
     budget=st.integers(1, 20_000),
 )
 def test_the_width_is_the_one_nearest_to_the_budget(
-    model: str, depth: int, profile: str, batch_norm: bool, budget: int
+    model: str, depth: int, profile: str, norm: dict[str, bool], activation: str, budget: int
 ) -> None:
-    given_config = TrialConfig(
-        model=model, depth=depth, width_profile=profile, batch_norm=batch_norm, latent_size=3, parameter_budget=budget
-    )
+    shape = {"depth": depth, "width_profile": profile, "latent_size": 3, "parameter_budget": budget}
+    given_config = TrialConfig(model=model, activation=activation, **norm, **shape)
     found = resolve_width(given_config, SHAPE, CLASSES)
     mine = count(given_config)
     for width in (found.width - 1, found.width + 1):

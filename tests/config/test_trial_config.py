@@ -8,16 +8,20 @@ from hpo.config import registry
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig, all_parameters, parameter_rows
 from hpo.errors import ConfigError, RegistryError
+from hpo.space import Space
 
 DESIGN_TABLE = """
-validation split_seed input_scaling numeric_scaling task
-model activation init dropout batch_norm depth width parameter_budget
+validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size randaugment_operations
+randaugment_magnitude model activation init dropout batch_norm layer_norm depth width parameter_budget
 width_profile widths hidden_factor residual_dropout embedding_factor numeric_embedding numeric_embedding_size
 periodic_frequencies periodic_sigma numeric_bins pooling token_embedding_size gru_size latent_size
-conv_layers channels kernel_size dense_width optimizer learning_rate momentum beta1 beta2 epsilon weight_decay
-gradient_clip layer_learning_rate_decay schedule
-final_learning_rate final_learning_rate_ratio warmup loss label_smoothing huber_delta class_weight
-batch_size epochs precision patience seed init_seed order_seed
+conv_layers channels block_channels kernel_size
+residual global_pooling dense_width patch_size heads optimizer learning_rate momentum beta1 beta2 rho epsilon
+weight_decay gradient_clip layer_learning_rate_decay asgd_decay asgd_power asgd_start weight_averaging ema_decay
+swa_start schedule gamma step_epochs plateau_patience polynomial_power restart_epochs restart_factor
+final_learning_rate final_learning_rate_ratio warmup_steps warmup_epochs warmup pretrained freeze
+head_learning_rate head_learning_rate_ratio loss label_smoothing huber_delta class_weight batch_size
+gradient_accumulation epochs precision patience min_delta seed init_seed order_seed
 """
 
 
@@ -45,6 +49,15 @@ def test_names_are_the_designs() -> None:
         ({"widths": "512,256"}, ["widths = '512,256'", "512-256"]),
         ({"schedule": "exponential", "final_learning_rate": 0.0}, ["exponential", "above 0"]),
         ({"batch_norm": True, "batch_size": 1}, ["batch_size = 1"]),
+        ({"schedule": "plateau"}, ["schedule = 'plateau'", "reduce_on_plateau"]),
+        ({"gamma": 1.5}, ["gamma = 1.5", "0 < x <= 1"]),
+        ({"gradient_accumulation": 0}, ["gradient_accumulation = 0", "1 <= x"]),
+        ({"warmup_steps": 0.5}, ["warmup_steps = 0.5", "whole number"]),
+        ({"batch_norm": True, "layer_norm": True}, ["batch_norm = true, layer_norm = true", "normalised once"]),
+        ({"model": "vit", "heads": 3}, ["heads = 3: must be a divisor of width, which is 128"]),
+        ({"model": "cnn", "conv_layers": 7}, ["conv_layers = 7", "1 <= x <= 6"]),
+        ({"model": "cnn", "block_channels": "8-x"}, ["block_channels = '8-x'", "as in 32-64-128"]),
+        ({"model": "cnn", "block_channels": [8] * 7}, ["block_channels", "as in 32-64-128"]),
     ],
 )
 def test_refusals_name_the_value_and_what_is_valid(given: dict[str, object], words: list[str]) -> None:
@@ -73,6 +86,20 @@ def test_momentum_default_follows_the_optimizer(optimizer: str, momentum: float)
     assert TrialConfig(optimizer=optimizer, momentum=0.5).momentum == 0.5
 
 
+@pytest.mark.parametrize(("schedule", "gamma"), [("step", 0.1), ("reduce_on_plateau", 0.1), ("exponential", None)])
+def test_gamma_default_follows_the_schedule(schedule: str, gamma: float | None) -> None:
+    assert TrialConfig(schedule=schedule).gamma == TrialConfig(schedule=schedule, gamma="none").gamma == gamma
+    assert TrialConfig(schedule=schedule, gamma=0.5).effective()["gamma"] == 0.5
+
+
+def test_a_configuration_without_them_is_what_it_was() -> None:
+    """So are the keys of cohorts and checkpoints that are made of it."""
+    new = {"gamma", "step_epochs", "plateau_patience", "polynomial_power", "restart_epochs", "restart_factor"}
+    new |= {"warmup_steps", "warmup_epochs", "gradient_accumulation", "min_delta"}
+    for schedule in ("constant", "linear", "exponential", "cosine", "one_cycle"):
+        assert not new & set(TrialConfig(schedule=schedule, patience=3).effective())
+
+
 @pytest.mark.parametrize(
     ("given", "idle"),
     [
@@ -83,10 +110,21 @@ def test_momentum_default_follows_the_optimizer(optimizer: str, momentum: float)
         ({"depth": 1}, {"width_profile"}),
         ({"widths": "64-32"}, {"depth", "width", "width_profile"}),
         ({"model": "mlp"}, {"channels", "conv_layers", "kernel_size", "dense_width"}),
+        ({"model": "cnn", "block_channels": [8, 16]}, {"conv_layers", "channels"}),
+        ({"model": "vit", "depth": 0}, {"patch_size", "heads", "width", "hidden_factor", "activation", "dropout"}),
+        ({"model": "vit"}, {"batch_norm", "layer_norm", "channels", "residual", "width_profile"}),
         ({"model": "cnn"}, {"depth", "width", "widths", "width_profile"}),
         ({"schedule": "constant"}, {"final_learning_rate", "final_learning_rate_ratio"}),
         ({"schedule": "linear", "final_learning_rate": 0.1}, {"final_learning_rate_ratio"}),
-        ({"schedule": "one_cycle"}, {"warmup"}),
+        ({"schedule": "one_cycle", "warmup_steps": 3}, {"warmup", "warmup_steps", "warmup_epochs"}),
+        ({"warmup_epochs": 1}, {"warmup"}),
+        ({"warmup_steps": 10, "warmup_epochs": 1}, {"warmup", "warmup_epochs"}),
+        ({"schedule": "exponential", "gamma": 0.9}, {"final_learning_rate", "final_learning_rate_ratio"}),
+        ({"schedule": "step", "final_learning_rate": 0.1}, {"final_learning_rate", "final_learning_rate_ratio"}),
+        ({"schedule": "reduce_on_plateau"}, {"final_learning_rate_ratio", "step_epochs", "polynomial_power"}),
+        ({"schedule": "cosine", "gamma": 0.5, "step_epochs": 1}, {"gamma", "step_epochs", "restart_factor"}),
+        ({"min_delta": 0.1}, {"min_delta"}),
+        ({"optimizer": "lbfgs", "gradient_accumulation": 4}, {"gradient_accumulation"}),
         ({"loss": "mse"}, {"label_smoothing"}),
     ],
 )
@@ -113,6 +151,19 @@ def test_hidden_widths(given: dict[str, object], widths: tuple[int, ...]) -> Non
 def test_effective_parameters_make_the_same_configuration(optimizer: str, depth: int, schedule: str) -> None:
     config = TrialConfig(optimizer=optimizer, depth=depth, schedule=schedule)
     assert TrialConfig(**config.effective()).effective() == config.effective()
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("mlp", "layer_norm"), ("cnn", "layer_norm"), ("cnn", "residual"), ("cnn", "global_pooling")]
+)
+def test_a_default_that_goes_without_saying_leaves_configurations_as_they_were(model: str, name: str) -> None:
+    config = TrialConfig(model=model)
+    assert name not in config.effective()
+    assert TrialConfig(model=model, **{name: False}).effective() == config.effective()
+    assert TrialConfig(model=model, **{name: True}).effective() == {**config.effective(), name: True}
+    assert config.effective(named=[name]) == {**config.effective(), name: False}
+    space = Space(model=model, **{name: [False, True]})
+    assert space.params(config.effective(space.domains)) == {name: False}
 
 
 class Blocks(BaseModel):

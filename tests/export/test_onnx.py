@@ -32,7 +32,9 @@ def trained(config: TrialConfig) -> nn.Module:
 
 CONFIGS = [
     *(TrialConfig(widths="8-6", activation=name, dropout=0.2, batch_norm=True) for name in sorted(ACTIVATIONS)),
+    TrialConfig(widths="8", activation="selu", dropout=0.2, layer_norm=True),
     TrialConfig(widths="8"),
+    TrialConfig(model="cnn", block_channels=[4, 6], global_pooling=True, layer_norm=True, dense_width=0),
     TrialConfig(model="cnn", conv_layers=2, channels=4, kernel_size=3, batch_norm=True, dropout=0.1),
     TrialConfig(model="cnn", conv_layers=1, channels=4, kernel_size=4, activation="gelu"),
 ]
@@ -50,7 +52,11 @@ def test_the_lines_of_plain_torch_make_the_same_model(config: TrialConfig) -> No
     torch.testing.assert_close(again.eval()(x), model(x.clone()))
 
 
-@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[-2], CONFIGS[-1]], ids=str)
+RESIDUAL = {"model": "cnn", "block_channels": "4-6", "kernel_size": 4, "residual": True, "activation": "gelu"}
+VIT = {"model": "vit", "width": 8, "heads": 2, "activation": "mish"}
+
+
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[-2], TrialConfig(**RESIDUAL), TrialConfig(**VIT)], ids=str)
 def test_onnxruntime_says_what_torch_says_for_any_number_of_samples(config: TrialConfig, tmp_path: Path) -> None:
     model, path = trained(config), tmp_path / "model.onnx"
     assert write_onnx(model, path, torch.randn(20, *SHAPE)) < 1e-4

@@ -40,6 +40,7 @@ from hpo.study.input.wandb_sweep import import_sweep
 from hpo.training import checkpoint
 from hpo.training.checkpoint import Checkpoint
 from hpo.training.models import build_model
+from tests.cifar_files import write_cifar10
 from tests.fuzz.mutation import (
     Mutation,
     mutate_archive,
@@ -91,6 +92,8 @@ def make_targets(folder: Path) -> list[Target]:
     arrays, weights = _arrays(), _weights()
     np.savez(folder / "good.npz", **arrays)
     bundle = _make_bundle(folder / "model", weights)
+    cifar = write_cifar10(folder / "cifar", count=10, batches=1)
+    batch = (cifar / "data_batch_1").read_bytes()
     documents = {style: partial(mutate_document, style=style) for style in DOCUMENTS}
     studies = [_as_json(find_template("studies", name)) for name in template_names("studies")]
     config = json.dumps({"dataset": "mnist", "objective": "val_loss", "parameters": CONFIG.effective()}).encode()
@@ -106,6 +109,7 @@ def make_targets(folder: Path) -> list[Target]:
         Target("data", ".npz", [_npz(arrays), _npz(arrays, packed=True)], _read_data, mutate_archive),
         Target("tensors", ".safetensors", [save_arrays(arrays)], _read_data, _mutate_weights),
         Target("tensors", ".pt", [_tensors(arrays)], _read_data, mutate_archive),
+        Target("batch", ".pkl", [batch], partial(_read_batch, cifar), mutate_bytes),
         *(Target("table", f".{kind}", [_table(kind)], _read_table, mutate_bytes) for kind in TABLES),
         Target("fits", ".json", [FIT_METRICS], _read_fits, documents["json"]),
         Target("samples", ".scores", _sample_scores(), _read_scores, _mutate_packed),
@@ -285,6 +289,12 @@ def _read_table(path: Path) -> object:
 
 def _read_data(path: Path) -> None:
     make_reference(str(path))
+
+
+def _read_batch(folder: Path, path: Path) -> None:
+    """Read CIFAR-10 with this file as its only training batch."""
+    shutil.copyfile(path, folder / "data_batch_1")
+    make_reference(str(folder))
 
 
 def _read_checkpoint(path: Path) -> None:

@@ -16,6 +16,7 @@ from hpo.config.resampling import Resampling
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DataFacts, DatasetReference
 from hpo.report.checks.chance import CHANCE_CHECKS
+from hpo.report.checks.curves import warm_up
 from hpo.report.checks.data import DATA_CHECKS
 from hpo.report.checks.finding import Finding
 from hpo.report.checks.run import CHECKS, run_checks
@@ -321,6 +322,16 @@ def of_folds(values: np.ndarray[Any, Any]) -> Results:
     ]
     definition = plain_study.definition.model_copy(update={"resampling": Resampling(folds=values.shape[1])})
     return replace(plain_study, trials=tuple(rows), definition=definition)
+
+
+@pytest.mark.parametrize("given", [{"warmup_epochs": 2}, {"warmup_steps": 64}, {"warmup": 0.2}])
+def test_a_warmup_in_any_unit_has_its_share_of_the_steps(given: dict[str, float]) -> None:
+    """Of 4000 samples in batches of 128: 32 steps an epoch."""
+    seen = study(space={"epochs": 10, "learning_rate": RATE, **given})
+    (found,) = warm_up(replace(seen, data_facts=looked_at().data_facts), [])
+    assert found.evidence == "warm-up takes 20 % of the best trial's steps"
+    assert (found.level, found.parameters) == ("note", tuple(given))
+    assert bool(warm_up(seen, [])) == ("warmup_steps" not in given)
 
 
 def test_folds_that_disagree_and_a_fold_unlike_the_others_are_found() -> None:

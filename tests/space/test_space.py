@@ -67,8 +67,8 @@ def test_space_templates_are_spaces_and_survive_their_json(name: str) -> None:
     assert space.notices() == []
     varied = {dimension.parameter.name for dimension in space.varied}
     assert {"optimizer", "schedule", "batch_size", "activation"} <= varied
-    assert varied & {"depth", "conv_layers"}
-    assert varied & {"width", "channels"}
+    assert varied & {"depth", "conv_layers", "block_channels"}
+    assert varied & {"width", "channels", "block_channels"}
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,11 @@ def _found(python: str | Path, cwd: Path, **environment: str) -> list[str]:
 @pytest.mark.integration
 def test_in_a_checkout(tmp_path: Path) -> None:
     _, path, names, docs = _found(sys.executable, tmp_path, PYTHONPATH=str(ROOT))
-    assert (path, names, docs) == (str(ROOT / "studies" / "quickstart.toml"), "['cnn', 'mlp', 'tabular']", "True")
+    assert (path, names, docs) == (
+        str(ROOT / "studies" / "quickstart.toml"),
+        "['cnn', 'deep_cnn', 'mlp', 'tabular', 'vit']",
+        "True",
+    )
 
 
 @pytest.mark.integration
@@ -71,7 +75,7 @@ def test_in_an_install(tmp_path: Path, how: str) -> None:
     root = source if how == "editable" else site
     assert Path(where).is_relative_to(root)
     assert Path(path).is_relative_to(root)
-    assert (names, docs) == ("['cnn', 'mlp', 'tabular']", "True")
+    assert (names, docs) == ("['cnn', 'deep_cnn', 'mlp', 'tabular', 'vit']", "True")
     data = Path(where).parent / "datasets" / "mnist" / "train-images-idx3-ubyte.gz"
     assert data.stat().st_size > 9_000_000
 

@@ -9,6 +9,7 @@ import textwrap
 import time
 import zipfile
 from dataclasses import replace
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -56,8 +57,10 @@ def resumed(path, given: TrialConfig, on: Data, pauses, **keywords) -> TrainResu
 LAST = {"monitor": "epoch", "direction": "maximize"}  # the last epoch is the best, so that its weights are compared
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"),
+    [*zip(OPTIMIZERS, cycle(SCHEDULES), strict=False), *zip(cycle(OPTIMIZERS), reversed(SCHEDULES), strict=False)],
+)
 def test_every_optimizer_and_schedule(optimizer, schedule, tmp_path):
     seed = sum(map(ord, optimizer + schedule))
     extra = {"warmup": 0.2} if SCHEDULES[schedule].takes_warmup else {}

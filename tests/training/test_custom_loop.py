@@ -231,6 +231,20 @@ def test_patience_counts() -> None:
     assert (outcome.status, len(outcome.history)) == ("early_stopped", 3)
 
 
+def test_patience_counts_improvements_that_are_large_enough() -> None:
+    def loop(trial: hpo.Trial) -> None:
+        for epoch in trial.epochs():
+            trial.report(val_accuracy=0.5 + 0.01 * epoch)
+
+    hpo.training_loop("strict", uses=["epochs", "patience", "min_delta"])(loop)
+    config = TrialConfig(model="strict", epochs=9, patience=2, min_delta=0.025)
+    (outcome,) = train([config], data(TrialConfig(validation=20)), TrainSettings(monitor="val_accuracy"))
+    assert (outcome.status, len(outcome.history)) == ("completed", 9)  # each third epoch counts
+    config = TrialConfig(model="strict", epochs=9, patience=2, min_delta=0.1)
+    (outcome,) = train([config], data(TrialConfig(validation=20)), TrainSettings(monitor="val_accuracy"))
+    assert (outcome.status, outcome.best_epoch) == ("early_stopped", 3)
+
+
 def test_a_loop_may_end_by_itself() -> None:
     def loop(trial: hpo.Trial) -> None:
         for epoch in trial.epochs():

@@ -1,5 +1,7 @@
 """The learners against the NumPy oracle, in float64."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,14 @@ STEPS = {
     "adam": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
     "adamw": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
     "nadam": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1, "epsilon": 1e-4},
+    "adagrad": {"weight_decay": 0.1, "epsilon": 1e-3},
+    "adadelta": {"rho": 0.8, "weight_decay": 0.1, "epsilon": 1e-3},
+    "adamax": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1, "epsilon": 1e-3},
+    "radam": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1, "epsilon": 1e-3},
+    "asgd": {"asgd_decay": 0.1, "asgd_power": 0.6, "asgd_start": 2, "weight_decay": 0.1},
+    "rprop": {},
+    "lion": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
+    "schedule_free_adamw": {"beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
 }
 
 
@@ -50,6 +60,11 @@ both = pytest.mark.parametrize("kind", LEARNERS)
 
 def weights_of(learner: Learner) -> list[np.ndarray]:
     return [value.numpy() for value in learner.weights(learner.members[0]).values()]
+
+
+def weights_in_training(learner: Learner) -> list[np.ndarray]:
+    state = learner.state(learner.members[0])
+    return [value.numpy() for value in state["module" if "module" in state else "weights"].values()]
 
 
 def paired(config: TrialConfig, kind: str = "module") -> tuple[Learner, oracle.Mlp]:
@@ -96,22 +111,24 @@ def test_steps(name, kind):
     optimizer, extra = name.split()[0], STEPS[name]
     config = TrialConfig(widths="5-4", activation="tanh", optimizer=optimizer, **extra)
     learner, reference = paired(config, kind)
-    rules = [
-        oracle.Optimizer(
-            optimizer, 0.0, config.momentum, config.beta1, config.beta2, config.epsilon, config.weight_decay
-        )
-        for _ in reference.parameters
-    ]
+    taken = [each.name for each in fields(oracle.Optimizer) if hasattr(config, each.name)]
+    settings = {name: getattr(config, name) for name in taken} | {"decay": config.weight_decay}
+    rules = [oracle.Optimizer(optimizer, 0.0, **settings) for _ in reference.parameters]
     exact = 1e-6 if optimizer == "nadam" else 1e-9  # torch keeps NAdam's product of momenta in single precision
-    learner.begin_epoch(X[0].size, [RATES])
-    for x, y, rate in zip(X, Y, RATES, strict=True):
-        learner.step(torch.from_numpy(x), torch.from_numpy(y))
-        grads = reference.gradients(x, oracle_loss(config, reference.forward(x)[0], y)[1])
-        for i, (rule, grad) in enumerate(zip(rules, grads, strict=True)):
-            rule.rate = rate
-            reference.parameters[i] = rule.step(reference.parameters[i], grad)
-        for found, expected in zip(weights_of(learner), reference.parameters, strict=True):
-            np.testing.assert_allclose(found, expected, rtol=exact, atol=exact)
+    for _ in range(2):
+        learner.begin_epoch(X[0].size, [RATES])
+        for x, y, rate in zip(X, Y, RATES, strict=True):
+            learner.step(torch.from_numpy(x), torch.from_numpy(y))
+            grads = reference.gradients(x, oracle_loss(config, reference.forward(x)[0], y)[1])
+            for i, (rule, grad) in enumerate(zip(rules, grads, strict=True)):
+                rule.rate = rate
+                reference.parameters[i] = rule.step(reference.parameters[i], grad)
+            for found, expected in zip(weights_in_training(learner), reference.parameters, strict=True):
+                np.testing.assert_allclose(found, expected, rtol=exact, atol=exact)
+        learner.end_epoch()
+    for found, rule, expected in zip(weights_of(learner), rules, reference.parameters, strict=True):
+        assert (rule.average is None) != OPTIMIZERS[optimizer].averages
+        np.testing.assert_allclose(found, expected if rule.average is None else rule.average, rtol=exact, atol=exact)
 
 
 @both

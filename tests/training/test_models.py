@@ -10,7 +10,8 @@ import hpo.config.registry as registry
 from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
-from hpo.training.models import build_model, cnn, mlp, parameter_count
+from hpo.training.convolutional import cnn
+from hpo.training.models import build_model, mlp, parameter_count
 
 GREY = (1, 28, 28)
 

@@ -89,7 +89,7 @@ def test_every_choice():
             **KINDS[i % len(KINDS)],
             optimizer=optimizer,
             schedule=list(SCHEDULES)[i % 5],
-            activation=sorted(ACTIVATIONS)[i % 7],
+            activation=sorted(ACTIVATIONS)[i % len(ACTIVATIONS)],
             init=sorted(INITIALISATIONS)[i % 5],
             loss=("cross_entropy", "mse")[i // 2 % 2],
             label_smoothing=(0, 0.1, 0)[i % 3],
@@ -190,7 +190,7 @@ def test_with_the_same_masks_dropout_agrees(kind, activation, monkeypatch):
         return torch.stack([factors(*like.shape[1:], share) for share in shares.tolist()])
 
     def draw(self: Dropout, _: torch.Tensor, into: torch.Tensor) -> None:
-        dropped = (1 - 1 / self._scale).flatten().tolist()
+        dropped = (1 - 1 / self.scale).flatten().tolist()
         into.copy_(torch.stack([factors(*into.mT.shape[1:], round(share, 2)).mT for share in dropped]))
 
     def one(self: nn.Dropout, x: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Parameters of the data: the validation split and the scaling."""
+"""Parameters of the data: the validation split, the scaling and the augmentation."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
-from hpo.config.choices import TASKS
-from hpo.config.effects import WHEN_INPUTS_ARE_SCALED, WHEN_TASK_IS_OTHER
-from hpo.config.parameter import AllowedNames, Group
+from hpo.config.choices import AUGMENTATIONS, TASKS
+from hpo.config.effects import WHEN_INPUTS_ARE_SCALED, WHEN_TASK_IS_OTHER, when_augmented_by
+from hpo.config.parameter import AllowedNames, Group, Separator
 
 __all__ = ["DataParameters"]
 
+ANY = f"({'|'.join(AUGMENTATIONS)})"
+
 
 class DataParameters(BaseModel):
-    """Parameters of the data: the validation split and the scaling."""
+    """Parameters of the data: the validation split, the scaling and the augmentation."""
 
     validation: Annotated[
         float,
@@ -54,3 +56,42 @@ class DataParameters(BaseModel):
         Group("data"),
         WHEN_TASK_IS_OTHER,
     ] = "classification"
+    augment: Annotated[
+        str | None,
+        Field(
+            pattern=rf"{ANY}(\+{ANY})*",
+            description="random changes of each training image: flip, crop, cutout and randaugment, joined by + in the "
+            "order in which they are done, as in flip+crop, or as a list",
+        ),
+        Separator("+"),
+        Group("augmentation"),
+    ] = None
+    crop_padding: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=1,
+            description="border that is added on each side before an image is cropped to its size again, as a fraction "
+            "of the side; 0.125 is 4 of 32 pixels",
+        ),
+        Group("augmentation"),
+        when_augmented_by("crop"),
+    ] = 0.125
+    cutout_size: Annotated[
+        float,
+        Field(gt=0, le=1, description="side of the square that is cut out, as a fraction of the image's side"),
+        Group("augmentation"),
+        when_augmented_by("cutout"),
+    ] = 0.5
+    randaugment_operations: Annotated[
+        int,
+        Field(ge=1, le=14, description="operations that RandAugment draws for each image"),
+        Group("augmentation"),
+        when_augmented_by("randaugment"),
+    ] = 2
+    randaugment_magnitude: Annotated[
+        int,
+        Field(ge=1, le=29, description="strength of RandAugment's operations, of 30"),
+        Group("augmentation"),
+        when_augmented_by("randaugment"),
+    ] = 9

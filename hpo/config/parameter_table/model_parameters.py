@@ -9,16 +9,18 @@ from pydantic import BaseModel, Field
 from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
 from hpo.config.effects import (
     WHEN_GRU_POOLS,
+    when_blocks_use,
     when_hidden_layers_use,
     when_model_uses,
     when_numbers_are_embedded,
     when_shape_uses,
 )
-from hpo.config.parameter import AllowedNames, Group, Separator
+from hpo.config.parameter import AllowedNames, Group, Implied, Separator
 
 __all__ = ["ModelParameters"]
 
 WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
+CHANNELS_PATTERN = r"[1-9]\d{0,3}(-[1-9]\d{0,3}){0,5}"
 
 
 class ModelParameters(BaseModel):
@@ -26,7 +28,10 @@ class ModelParameters(BaseModel):
 
     model: Annotated[
         str,
-        Field(description="mlp, resnet_tabular, cnn, autoencoder, text_classifier, or a registered model's name"),
+        Field(
+            description="mlp, resnet_tabular, cnn, vit, autoencoder, text_classifier, timm:NAME, torchvision:NAME, or "
+            "a registered model's name"
+        ),
         Group("model"),
     ] = "mlp"
     activation: Annotated[
@@ -55,19 +60,27 @@ class ModelParameters(BaseModel):
         Group("model"),
         when_hidden_layers_use("batch_norm"),
     ] = False
+    layer_norm: Annotated[
+        bool,
+        Field(description="layer normalisation before each activation, instead of batch_norm"),
+        Group("model"),
+        Implied(),
+        when_hidden_layers_use("layer_norm"),
+    ] = False
     depth: Annotated[
         int,
         Field(
             ge=0,
             le=16,
-            description="number of hidden layers; of an autoencoder, in the encoder and in the decoder each",
+            description="number of hidden layers, or of residual or transformer blocks; of an autoencoder, in the "
+            "encoder and in the decoder each",
         ),
         Group("mlp"),
         when_shape_uses("depth"),
     ] = 2
     width: Annotated[
         int,
-        Field(ge=1, le=65536, description="units of the widest hidden layer"),
+        Field(ge=1, le=65536, description="units of the widest hidden layer; of vit, numbers of each patch"),
         Group("mlp"),
         when_shape_uses("width", 1, unless_budget=True),
     ] = 128
@@ -103,7 +116,9 @@ class ModelParameters(BaseModel):
     ] = None
     hidden_factor: Annotated[
         float,
-        Field(gt=0, le=16, description="units of a residual block's hidden layer, as a multiple of width"),
+        Field(
+            gt=0, le=16, description="units of a residual or transformer block's hidden layer, as a multiple of width"
+        ),
         Group("resnet_tabular"),
         when_shape_uses("hidden_factor", 1),
     ] = 2.0
@@ -182,25 +197,68 @@ class ModelParameters(BaseModel):
     ] = 32
     conv_layers: Annotated[
         int,
-        Field(ge=1, le=3, description="number of convolution blocks, each of which halves height and width"),
+        Field(
+            ge=1,
+            le=6,
+            description="number of convolution blocks, each of which halves height and width; from the fourth on only "
+            "while both are at least 2",
+        ),
         Group("cnn"),
-        when_model_uses("conv_layers"),
+        when_blocks_use("conv_layers"),
     ] = 2
     channels: Annotated[
         int,
         Field(ge=1, le=1024, description="channels of the first block; each further block doubles them"),
         Group("cnn"),
-        when_model_uses("channels"),
+        when_blocks_use("channels"),
     ] = 32
+    block_channels: Annotated[
+        str | None,
+        Field(
+            pattern=CHANNELS_PATTERN,
+            description="instead of conv_layers and channels: channels of each block, as in 32-64-128, or as a list",
+        ),
+        Separator("-"),
+        Group("cnn"),
+        when_model_uses("block_channels"),
+    ] = None
     kernel_size: Annotated[
         int,
         Field(ge=1, le=11, description="side of the convolution window in pixels"),
         Group("cnn"),
         when_model_uses("kernel_size"),
     ] = 3
+    residual: Annotated[
+        bool,
+        Field(description="blocks of two convolutions, whose sum with the block's input goes on"),
+        Group("cnn"),
+        Implied(),
+        when_model_uses("residual"),
+    ] = False
+    global_pooling: Annotated[
+        bool,
+        Field(description="the mean of each channel over the image goes on from the last block, not every pixel"),
+        Group("cnn"),
+        Implied(),
+        when_model_uses("global_pooling"),
+    ] = False
     dense_width: Annotated[
         int,
-        Field(ge=1, le=65536, description="units of the dense layer after the convolutions"),
+        Field(ge=0, le=65536, description="units of the dense layer after the convolutions; 0 is off"),
         Group("cnn"),
         when_model_uses("dense_width"),
     ] = 64
+    patch_size: Annotated[
+        int,
+        Field(
+            ge=1, le=256, description="side of the square patches of an image in pixels, a divisor of both its sides"
+        ),
+        Group("vit"),
+        when_shape_uses("patch_size", 1),
+    ] = 4
+    heads: Annotated[
+        int,
+        Field(ge=1, le=256, description="number of attention heads, a divisor of width"),
+        Group("vit"),
+        when_shape_uses("heads", 1),
+    ] = 4

@@ -7,7 +7,14 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from hpo.config.choices import LOSSES
-from hpo.config.effects import WHEN_CLASSES_ARE_WEIGHTED, WHEN_CROSS_ENTROPY, WHEN_HUBER, when_model_uses
+from hpo.config.effects import (
+    WHEN_CLASSES_ARE_WEIGHTED,
+    WHEN_CROSS_ENTROPY,
+    WHEN_HUBER,
+    WHEN_IMPROVEMENTS_COUNT,
+    when_model_uses,
+    when_optimizer_takes,
+)
 from hpo.config.parameter import AllowedNames, Group
 
 __all__ = ["TrainingParameters"]
@@ -45,7 +52,13 @@ class TrainingParameters(BaseModel):
         Group("loss"),
         WHEN_CLASSES_ARE_WEIGHTED,
     ] = None
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per step"), Group("training")] = 128
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000, description="samples per batch"), Group("training")] = 128
+    gradient_accumulation: Annotated[
+        int | None,
+        Field(ge=1, le=100_000, description="batches per step of the optimizer, along their mean gradient; 1 is off"),
+        Group("training"),
+        when_optimizer_takes("gradient_accumulation"),
+    ] = None
     epochs: Annotated[int, Field(ge=1, le=100_000, description="passes over the training data"), Group("training")] = 5
     precision: Annotated[
         str,
@@ -59,6 +72,16 @@ class TrainingParameters(BaseModel):
         Field(ge=0, description="stop after this many epochs without an improvement of the objective; 0 is off"),
         Group("training"),
     ] = 0
+    min_delta: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            description="an improvement of the objective counts only if it is larger; any does by default, "
+            "and the best epoch is the best one in any case",
+        ),
+        Group("training"),
+        WHEN_IMPROVEMENTS_COUNT,
+    ] = None
     seed: Annotated[
         int,
         Field(

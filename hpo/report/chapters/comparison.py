@@ -237,7 +237,9 @@ def _learning_rates(row: TrialRow) -> tuple[float, float, float] | None:
     config, last = row.config, row.epochs[-1].get(RATE) if row.epochs else None
     if config is None or last is None or len(row.epochs) < config.epochs or config.schedule == "one_cycle":
         return None
-    return config.learning_rate, config.learning_rate if config.schedule == "constant" else config.final_rate, last
+    if config.schedule == "constant":
+        return config.learning_rate, config.learning_rate, last
+    return (config.learning_rate, config.final_rate, last) if config.ends_at_final_rate else None
 
 
 # Curves by epoch.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hpo.config.trial_config import TrialConfig
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
@@ -328,7 +329,11 @@ def warm_up(results: Results, _: Evaluations) -> list[Finding]:
     """Check 24: warm-up longer than a twentieth of training [P]."""
     if results.best is None or results.best.config is None:
         return []
-    share = float(results.best.config.effective().get("warmup") or 0.0)
+    values = results.best.config.effective()
+    length = next((name for name in ("warmup_steps", "warmup_epochs") if name in values), "warmup")
+    share = _warmup_share(results, results.best.config, float(values.get(length) or 0.0), length)
+    if share is None:
+        return []
     bad = share > WARM
     return [
         Finding(
@@ -337,9 +342,21 @@ def warm_up(results: Results, _: Evaluations) -> list[Finding]:
             "note" if bad else "ok",
             f"warm-up takes {percent_text(share)} of the best trial's steps",
             "train for longer" if bad else "",
-            parameters=("warmup",),
+            parameters=(length,),
         )
     ]
+
+
+def _warmup_share(results: Results, config: TrialConfig, value: float, length: str) -> float | None:
+    """Return the share of all steps that a warm-up takes; None where the number of steps is not known."""
+    if length == "warmup" or not value:
+        return value
+    if length == "warmup_epochs":
+        return min(1.0, value / config.epochs)
+    if results.data_facts is None:
+        return None
+    steps = math.ceil(results.data_facts.train / (config.batch_size * config.batches_per_step))
+    return min(1.0, value / (steps * config.epochs))
 
 
 CURVE_CHECKS = (

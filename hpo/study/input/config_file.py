@@ -18,6 +18,7 @@ from hpo.study.input.study_file import (
     default_objective,
     parse_objectives,
 )
+from hpo.study.input.weight_files import resolve_weight_files
 from hpo.utils.documents import read_document
 
 __all__ = ["Configuration", "read_config", "read_parameters"]
@@ -66,7 +67,8 @@ def read_config(
         for key in table:
             if key not in CONFIG_KEYS:
                 raise DefinitionError(describe_unknown("key", key, CONFIG_KEYS))
-        parameters = {**get_table(table, "parameters"), **(sets or {})}
+        file_parameters = resolve_weight_files(get_table(table, "parameters"), path.absolute().parent if path else base)
+        parameters = {**file_parameters, **resolve_weight_files(sets or {}, Path.cwd())}
         data = make_reference(dataset or table.get("dataset", "mnist"), base)
         parameters = {**data.parameters, **parameters}
         config = TrialConfig(**parameters)
@@ -78,7 +80,7 @@ def read_config(
         check_compatible(config, data)
     except RequestError as error:
         raise type(error)(f"{where}{error}") from error
-    idle = [name for name in parameters if name not in config.effective()]
+    idle = [name for name in parameters if name not in config.effective(parameters)]
     return Configuration(
         config,
         data,

@@ -39,6 +39,7 @@ from hpo.study.input.metric_names import describe_misfit, describe_unknown_metri
 from hpo.study.input.optuna_components import Component, read_component
 from hpo.study.input.report_options import parse_report_table
 from hpo.study.input.resampling_keys import parse_resampling
+from hpo.study.input.weight_files import digest_weight_files, resolve_weight_files, resolve_weight_tables
 from hpo.study.outlook import refuse_unsettled
 from hpo.study.pruners import check_pruner
 from hpo.study.samplers import check_sampler
@@ -97,7 +98,8 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
                 table = read_document(file)
             table = adapt_study(study, table, dataset)
         table |= keys
-        table["parameters"] = {**get_table(table, "parameters"), **parameters}
+        given = resolve_weight_files(parameters, Path.cwd())
+        table["parameters"] = {**get_table(table, "parameters"), **given}
         return parse_definition(table, default_name=name, base=path.parent)
 
     try:
@@ -122,7 +124,8 @@ def parse_definition(
     """
     check_places(table)
     name = check_name(get_text(table, "name", default_name))
-    literals = _read_parameters(table, base, declarations)
+    table = resolve_weight_tables(table, base)
+    literals = resolve_weight_files(_read_parameters(table, base, declarations), base)
     dataset = _find_dataset(table, list_models(literals), declarations, base)
     space = _make_space(literals, dataset, declarations)
     task = dataset.task
@@ -163,6 +166,7 @@ def parse_definition(
         recorded=recorded,
         resampling=resampling,
         resplit=resplit,
+        weights=_with_prefix("[parameters]", lambda: digest_weight_files(space)),
     )
     if baseline is not None:
         _with_prefix("[baseline]", lambda: check_compatible(definition.baseline_config(space), dataset))

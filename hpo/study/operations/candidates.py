@@ -218,6 +218,5 @@ def _best_epoch(study: Study, number: int | None) -> int | None:
 
 
 def _refit_epochs(config: TrialConfig, best: int | None) -> int:
-    """Return the epochs of a refit: a schedule that decays or warms up keeps the length that it was tuned with."""
-    scheduled = config.schedule != "constant" or bool(config.warmup)
-    return config.epochs if scheduled or best is None else best
+    """Return the epochs of a refit: learning rates that depend on their number keep that which they were tuned with."""
+    return config.epochs if config.rates_depend_on_epochs or best is None else best

@@ -4,9 +4,9 @@ Erhan et al., "Visualizing Higher-Layer Features of a Deep Network" (2009): the 
 responds most, found by following the gradient. The steps are those of Frank and Wolfe (1956), whose points stay inside
 of the ball by themselves: for a unit that is linear in the input the first one is the answer, its own weights.
 
-A unit's response is what goes into its activation: the output of its layer, or of the batch normalisation right behind
-it. A channel of a convolution responds at every place; the one in the middle is taken, so that its picture shows
-exactly what it can see.
+A unit's response is what goes into its activation: the output of its layer, or of the normalisation right behind it. A
+channel of a convolution responds at every place; the one in the middle is taken, so that its picture shows exactly what
+it can see.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LAYERS = 6
 STEPS = 64
 PART = 128  # samples per forward pass
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from hpo.training.stacked.noise import Noise
 __all__ = ["ACTIVATIONS", "Activation", "BatchNorm", "Dropout", "keep_result"]
 
 aten: Any = torch.ops.aten
+SELU = 1.6732632423543772, 1.0507009873554805  # its alpha and scale (Klambauer et al., 2017)
 MOMENTUM, EPSILON = 0.1, 1e-5  # of torch's batch normalisation
 
 
@@ -71,6 +72,19 @@ ACTIVATIONS: Mapping[str, Activation] = {
         lambda z, out: aten.leaky_relu.out(z, 0.01, out=out),
         lambda dz, z: aten.leaky_relu_backward.grad_input(dz, z, 0.01, False, grad_input=dz),
     ),
+    "mish": Activation(lambda z, out: aten.mish.out(z, out=out), lambda dz, z: dz.copy_(aten.mish_backward(dz, z))),
+    "hardswish": Activation(
+        lambda z, out: aten.hardswish.out(z, out=out), lambda dz, z: aten.hardswish_backward.out(dz, z, out=dz)
+    ),
+    "softplus": Activation(
+        lambda z, out: aten.softplus.out(z, 1, 20, out=out),
+        lambda dz, z: aten.softplus_backward.grad_input(dz, z, 1, 20, grad_input=dz),
+        keeps_zero=False,
+    ),
+    "selu": Activation(
+        lambda z, out: aten.elu.out(z, *SELU, 1, out=out),
+        lambda dz, z: aten.elu_backward.grad_input(dz, *SELU, 1, False, z, grad_input=dz),
+    ),
 }
 
 
@@ -90,12 +104,15 @@ class Dropout:
     """Inverted dropout (Srivastava et al., 2014), each member with its own share, in 65536ths.
 
     A unit takes 16 random bits; drawing them takes an eleventh of the time of torch's Bernoulli numbers on a CPU.
+
+    Attributes:
+        scale: of what is kept, (members, 1, 1).
     """
 
     def __init__(self, shares: Sequence[float], like: Tensor) -> None:
         dropped = torch.tensor([round(share * 65536) for share in shares], device=like.device).view(-1, 1, 1)
         self._least = (dropped - 32768).to(torch.int16)
-        self._scale = 65536 / (65536 - dropped).to(like.dtype)
+        self.scale = 65536 / (65536 - dropped).to(like.dtype)
 
     def draw(self, noise: Noise, factors: Tensor) -> None:
         """Fill `factors` (members, units, samples) from the noise of all members: 0, or 1 over the share that is kept.
@@ -105,7 +122,7 @@ class Dropout:
         numbers = factors[0].numel()
         bits = noise.draw(-(-numbers // 4))[: len(factors)].view(torch.int16)[:, :numbers]
         torch.ge(bits.view(factors.shape), self._least, out=factors)
-        factors.mul_(self._scale)
+        factors.mul_(self.scale)
 
 
 class BatchNorm:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 
 import numpy as np
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from hpo.config.model_size import count_outputs, is_dense, resolve_width
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
+from hpo.training.data import TrainBatch
 from hpo.training.learner import EvalResult, Rates
 from hpo.training.member import Member, Scores, State, Weights
-from hpo.training.models import build_model, parameter_count
+from hpo.training.models import parameter_count
 from hpo.training.precision import compute_type
+from hpo.training.schedules import rate_key
 from hpo.training.stacked.batches import BatchChoice, Feed, PaddedSamples, StackBatch
 from hpo.training.stacked.evaluation import evaluate_own, evaluate_shared
 from hpo.training.stacked.mlp import Network
@@ -24,6 +27,7 @@ from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.optimizers import optimizer_family
 from hpo.training.stacked.stack import Model, Stack
 from hpo.training.stacked.structure import structure_of
+from hpo.training.transfer import build_initial_model
 
 __all__ = ["StackedLearner", "is_stacked"]
 
@@ -78,7 +82,7 @@ class StackedLearner:
         structures: dict[Hashable, int] = {}
         given: Sequence[Feed | None] = feeds or [None] * len(members)
         for member, feed in zip(members, given, strict=True):
-            module = build_model(member.config, shape, classes)
+            module = build_initial_model(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
             dense = is_dense(member.config, shape)
             network = _network(resolve_width(member.config, shape, classes), module) if dense else module
@@ -189,6 +193,8 @@ class StackedLearner:
     def end_epoch(self) -> list[Scores]:
         """Return the mean scores of the epoch's steps; see `Learner`."""
         self._run_pending_steps()
+        for stack in self._stacks:
+            stack.end_epoch()
         by_number = {
             model.member.number: scores
             for stack in self._stacks
@@ -206,6 +212,9 @@ class StackedLearner:
         }
         return [by_number[member.number] for member in self.members]
 
+    def measure_statistics(self, batches: Callable[[], Iterable[TrainBatch]]) -> None:
+        """Do nothing: models with averaged weights and batch normalisation train alone; see `Learner`."""
+
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:
         """Evaluate each member; see `Learner`."""
         return self.evaluate_each([(x, y)] * len(self.members), outputs=outputs)
@@ -213,6 +222,14 @@ class StackedLearner:
     @torch.no_grad()
     def evaluate_each(self, samples: Sequence[tuple[Tensor, Tensor]], *, outputs: bool = True) -> list[EvalResult]:
         """Evaluate each member on samples x (N, *shape) and y of its own; see `Learner.evaluate`."""
+        with ExitStack() as exchanged:
+            for stack in self._stacks:
+                exchanged.enter_context(stack.exchange_weights())
+            results = self._evaluate_parts(samples, outputs=outputs)
+        return [results[member.number] for member in self.members]
+
+    def _evaluate_parts(self, samples: Sequence[tuple[Tensor, Tensor]], *, outputs: bool) -> dict[int, EvalResult]:
+        """Evaluate each member on its samples, with the weights that are there; return the results by number."""
         parts = {member.number: part for member, part in zip(self.members, samples, strict=True)}
         results: dict[int, EvalResult] = {}
         shared: dict[int, list[Stack]] = {}  # by the samples that all of a stack's members have
@@ -227,12 +244,12 @@ class StackedLearner:
             x, y = next(parts[model.member.number] for model in stacks[0].models if model.member.number in parts)
             for stack, found in zip(stacks, evaluate_shared(stacks, self._padded, x, y, outputs=outputs), strict=True):
                 results |= _by_number(stack, found)
-        return [results[member.number] for member in self.members]
+        return results
 
     def weights(self, member: Member) -> Weights:
         """Copy a member's weights; see `Learner`."""
         stack, index = self._place_of(member)
-        return {name: value.to("cpu", copy=True) for name, value in stack.weights(index).items()}
+        return {name: value.to("cpu", copy=True) for name, value in stack.averaged_weights(index).items()}
 
     @torch.no_grad()
     def load(self, member: Member, weights: Weights) -> None:
@@ -282,7 +299,7 @@ def _network(config: TrialConfig, module: nn.Module) -> Network:
 def _stack_key(model: Model) -> tuple[Hashable, ...]:
     """Return a key that is equal for models of one stack, and sorts."""
     config, network, last = model.member.config, model.network, 0 if model.feed is None else model.feed.last
-    common = optimizer_family(config), config.loss
+    common = optimizer_family(config), str(config.averaging), config.loss
     if isinstance(network, nn.Module):
         # What fills up a batch may not meet its samples: in batch normalisation, or whatever a module does.
         scaling = config.input_scaling, str(config.numeric_scaling)  # which decide the edges of bins
@@ -307,6 +324,6 @@ def _sort_key(model: Model) -> tuple[object, ...]:
     """Return the sort key in a stack: deepest first; equal activations and optimizer settings side by side."""
     config, network = model.member.config, model.network
     settings = config.learning_rate, config.schedule, config.epochs, config.beta1, config.beta2, config.weight_decay
-    more = config.epsilon, config.final_rate, config.warmup, config.layer_learning_rate_decay
+    more = config.epsilon, config.final_rate, config.warmup, config.layer_learning_rate_decay, config.head_rate_factor
     depth = len(network.widths) if isinstance(network, Network) else 0
-    return -depth, config.activation, *settings, *more
+    return -depth, config.activation, *settings, *more, repr(rate_key(config))

@@ -201,20 +201,20 @@ class DropoutPart(Part):
     """Dropout, each member with its own share, by the noise of all."""
 
     def __init__(self, shares: Sequence[float], noise: Noise, like: Tensor) -> None:
-        self.dropout, self._noise = Dropout(shares, like), noise
+        self.dropout, self.noise = Dropout(shares, like), noise
 
     def make_pass(self, source: Rows | None, n: int) -> Pass:  # noqa: ARG002
         """Make the pass; see `Part`."""
         assert source is not None
         h = source.h if source.free else torch.empty_like(source.h)
-        return DropoutPass(self.dropout, self._noise, source, Rows(h, source.d))
+        return DropoutPass(self, source, Rows(h, source.d))
 
 
 class DropoutPass(Pass):
     """Dropout, in place where no gradient needs what it reads."""
 
-    def __init__(self, dropout: Dropout, noise: Noise, source: Rows, rows: Rows) -> None:
-        self.rows, self._dropout, self._noise, self._source = rows, dropout, noise, source.h
+    def __init__(self, part: DropoutPart, source: Rows, rows: Rows) -> None:
+        self.rows, self._dropout, self._noise, self._source = rows, part.dropout, part.noise, source.h
         self._factors = torch.empty_like(rows.d)
 
     def forward(self, x: Tensor, *, train: bool) -> None:  # noqa: ARG002
@@ -277,10 +277,9 @@ class NormPass(Pass):
 class ResidualPart(Part):
     """Parts whose results are added to what they read. The first is a normalisation, the last linear or a dropout."""
 
-    normalised = True
-
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
+        self.normalised = any(part.normalised for part in parts)
         self.parameters = [each for part in parts for each in part.parameters]
         self.names = [each for part in parts for each in part.names]
 
@@ -360,6 +359,10 @@ ACTIVATION_PARTS: Mapping[type[nn.Module], str] = {
     nn.GELU: "gelu",
     nn.SiLU: "silu",
     nn.LeakyReLU: "leaky_relu",
+    nn.Mish: "mish",
+    nn.Hardswish: "hardswish",
+    nn.Softplus: "softplus",
+    nn.SELU: "selu",
 }
 
 

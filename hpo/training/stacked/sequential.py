@@ -11,8 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from hpo.training.models import Autoencoder
 from hpo.training.optimizers import weight_layers
+from hpo.training.stacked.alpha_dropout import AlphaDropoutPart
 from hpo.training.stacked.embeddings import EmbeddingPart
+from hpo.training.stacked.layer_norm import LayerNormPart
 from hpo.training.stacked.layers import EPSILON, MOMENTUM
 from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.parts import (
@@ -28,11 +31,13 @@ from hpo.training.stacked.parts import (
     make_passes,
     part_views,
 )
+from hpo.training.stacked.prelu import PReLUPart
 from hpo.training.tabular_models import FeatureEmbedding, ResidualBlock, ResNetTabular
 
 __all__ = ["StackedSequential", "is_sequential"]
 
 Named = tuple[str, nn.Module]
+WITH_PART = (FeatureEmbedding, nn.Linear, nn.PReLU, nn.Dropout, nn.AlphaDropout)
 
 
 def is_sequential(module: nn.Module) -> bool:
@@ -48,7 +53,7 @@ def is_sequential(module: nn.Module) -> bool:
 
 def _leaves(name: str, module: nn.Module) -> Iterator[Named]:
     """Yield the layers of a module in their order; a residual block is one."""
-    if type(module) in (nn.Sequential, ResNetTabular):
+    if type(module) in (nn.Sequential, ResNetTabular, Autoencoder):
         for child, each in module.named_children():
             yield from _leaves(f"{name}.{child}" if name else child, each)
     elif type(module) is not nn.Flatten:  # samples arrive flat
@@ -62,7 +67,9 @@ def _has_part(leaf: nn.Module) -> bool:
     if type(leaf) is nn.BatchNorm1d:
         plain = leaf.affine and leaf.track_running_stats and leaf.momentum == MOMENTUM and leaf.eps == EPSILON
         return bool(plain)
-    return type(leaf) in (FeatureEmbedding, nn.Linear, nn.Dropout) or find_activation(leaf) is not None
+    if type(leaf) is nn.LayerNorm:
+        return len(leaf.normalized_shape) == 1 and leaf.elementwise_affine and leaf.bias is not None
+    return type(leaf) in WITH_PART or find_activation(leaf) is not None
 
 
 class StackedSequential:
@@ -162,10 +169,12 @@ def _make_parts(
             yield NormPart(name, leaf.num_features, count, like)
         elif isinstance(leaf, nn.Linear):
             yield LinearPart(name, leaf, count, like, first=first)
-        elif not isinstance(leaf, nn.Dropout):
-            function = find_activation(leaf)
-            assert function is not None
+        elif isinstance(leaf, nn.LayerNorm):
+            yield LayerNormPart(name, leaf, count, like)
+        elif isinstance(leaf, nn.PReLU):
+            yield PReLUPart(name, leaf, count, like)
+        elif (function := find_activation(leaf)) is not None:
             yield ActivationPart(function)
         elif any(shares := [float(module.get_submodule(name).p) for module in modules]):  # type: ignore[arg-type]
-            yield DropoutPart(shares, noise, like)
+            yield (AlphaDropoutPart if isinstance(leaf, nn.AlphaDropout) else DropoutPart)(shares, noise, like)
         first = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,14 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config import registry
+from hpo.training.batch_group import BatchGroup
 from hpo.training.member import Member, Weights
+from hpo.training.optimizers import has_layer_rates
 from hpo.training.precision import compute_type
+from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
 from hpo.training.stacked.batches import BatchChoice, Feed, StackBatch
 from hpo.training.stacked.losses import ReconstructionLoss, StackLoss, make_stack_loss, weigh_columns
 from hpo.training.stacked.mlp import Network, StackedMLP
 from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.noise import keep_generators, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer
+from hpo.training.stacked.optimizers.base import first_members
+from hpo.training.stacked.optimizers.state import load_state, read_state
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
 from hpo.training.stacked.step_graph import StepGraph, find_recorder
@@ -35,7 +41,7 @@ class Model:
         network: its shape, or its module where that is more than dense layers of numbers.
         weights: its module's state dict, running statistics included.
         feed: which batches it sees; None where all members see the same.
-        slots: the state of its optimizer, weights by the name of the slot; empty before the first step.
+        slots: the state of its optimizer, and averages of its weights; see `read_state`. Empty before the first step.
         steps: how many its optimizer has done.
         structure: equal for modules that one stack can hold.
     """
@@ -91,8 +97,10 @@ class Stack:
             self.loss = make_stack_loss(configs, outputs, like)
             self.record = StackRecord(self.loss, len(models), outputs, like, by_step=record_steps)
         self._update = make_stacked_optimizer(configs, self.dense.parameters, self.dense.below)
+        self._average = make_average(configs, self.dense.parameters)
         self._gradients = [torch.empty_like(each) for each in self.dense.parameters] if self._update else []
-        recorder = find_recorder(device) if graph and self.augment is None else None
+        self._group = BatchGroup(configs[0]) if configs[0].batches_per_step > 1 else None
+        recorder = find_recorder(device) if graph and self.augment is None and self._group is None else None
         self._graph = StepGraph(self._compute, self.dense.noise, recorder, self.dense.memory) if recorder else None
         for index, model in enumerate(models):
             self.load(index, model.weights, model.slots, model.steps)
@@ -141,13 +149,29 @@ class Stack:
         if self.augment is not None:
             with keep_generators(batch.x.device):
                 batch = batch._replace(x=self._augment(batch.x))
-        if self._update is not None:
-            self._update.advance()
         self.dense.tracked += 1
-        compute = self._graph.step if self._graph is not None and batch.valid is None else self._compute
-        outputs = compute(batch, rate)
+        if self._group is not None:
+            outputs = self._accumulate(self._group, batch, rate)
+        else:
+            if self._update is not None:
+                self._update.advance()
+            compute = self._graph.step if self._graph is not None and batch.valid is None else self._compute
+            outputs = compute(batch, rate)
+            if self._average is not None:
+                self._average.step()
         self.record.add(outputs, batch.y, batch.target, batch.w, batch.valid)
         self._step += 1
+
+    def end_epoch(self) -> None:
+        """End an epoch: do the step of the batches that are left, fewer than a group has, and average the weights."""
+        if self._group is not None and self._group.begun:
+            self._end_group(self._group)
+        if self._average is not None:
+            self._average.end_epoch()
+
+    def exchange_weights(self) -> AbstractContextManager[None]:
+        """Have the weights to evaluate in the place of those in training for a while, where they differ."""
+        return exchange_weights(self.dense.parameters, find_averages(self._update, self._average))
 
     def _compute(self, batch: StackBatch, rate: Tensor) -> Tensor:
         """Do a step of all models at learning rates (members, 1, 1); return the outputs from before it.
@@ -164,6 +188,28 @@ class Stack:
             self._update.step(self._gradients, rate)
         return outputs
 
+    def _accumulate(self, group: BatchGroup, batch: StackBatch, rate: Tensor) -> Tensor:
+        """Add a batch to the gradients of its group, with which the weights change; return the outputs from before."""
+        outputs = self.dense.forward(batch.x, train=True)
+        self.dense.backward(batch.x, self._gradient(outputs, batch, group.share(1)), self._gradients, add=group.begun)
+        group.add(batch.counts)
+        self._rate = rate
+        if group.whole:
+            self._end_group(group)
+        return outputs
+
+    def _end_group(self, group: BatchGroup) -> None:
+        """Do the optimizer's step along the mean gradient of the batches so far."""
+        assert self._update is not None
+        correction = group.correction
+        for gradient in self._gradients:
+            gradient.mul_(first_members(correction, gradient) if isinstance(correction, Tensor) else correction)
+        group.clear()
+        self._update.advance()
+        self._update.step(self._gradients, self._rate)
+        if self._average is not None:
+            self._average.step()
+
     def _gradient(self, outputs: Tensor, batch: StackBatch, scale: Tensor | float) -> Tensor:
         """Return the gradient by the outputs (members, outputs, n), weighted; zero where samples do not count."""
         gradient = self.loss.gradient(outputs, batch.target, scale)
@@ -177,9 +223,7 @@ class Stack:
         The graph is dropped, so that one who goes on from here and one who has loaded the model do the same.
         """
         self._drop_graph()
-        slots: dict[str, Weights] = {}
-        for name, slot in self._update.slots.items() if self._update else ():
-            slots[name] = {key: view.clone() for key, view in self.dense.views(index, slot).items()}
+        slots = read_state([self._update, self._average], index, self.dense.views)
         weights = {name: view.clone() for name, view in self.weights(index).items()}
         return replace(
             self.models[index], weights=weights, slots=slots, steps=self._update.steps if self._update else 0
@@ -189,24 +233,25 @@ class Stack:
         if self._graph is not None:
             self._graph.drop()
 
+    def averaged_weights(self, index: int) -> Weights:
+        """Return what a member is evaluated with, as its module's state dict; they may be views."""
+        averages = find_averages(self._update, self._average)
+        return self.weights(index) | ({} if averages is None else self.dense.views(index, averages))
+
     def weights(self, index: int) -> Weights:
         """Return a member's part of the tensors in training, as its module's state dict; they are views."""
         views = {**self.dense.views(index, self.dense.parameters), **self.dense.statistics(index)}
         return {name: views[name] for name in self.models[index].weights}
 
     def load(self, index: int, weights: Weights, slots: dict[str, Weights], steps: int) -> None:
-        """Load the weights of a member, its optimizer's state, and the number of its steps."""
+        """Load the weights of a member, its optimizer's state with any averages, and the number of its steps."""
         self._drop_graph()
         for name, view in self.weights(index).items():
             view.copy_(weights[name])
             if name.endswith("num_batches_tracked"):
                 self.dense.tracked = int(weights[name])
-        if self._update is None:
-            return
-        for key, slot in slots.items():
-            for name, view in self.dense.views(index, self._update.slots[key]).items():
-                view.copy_(slot[name])
-        if steps:
+        load_state([self._update, self._average], index, self.dense.views, slots)
+        if steps and self._update is not None:
             self._update.steps = steps
 
 
@@ -222,5 +267,5 @@ def _stack_modules(models: Sequence[Model], shape: tuple[int, ...], like: Tensor
     precision = compute_type(models[0].member.config)
     if is_sequential(modules[0]) and not augmented and precision is None:
         return StackedSequential(modules, like)
-    by_layer = any(model.member.config.layer_learning_rate_decay != 1 for model in models)
+    by_layer = any(has_layer_rates(model.member.config) for model in models)
     return StackedModules(modules, shape, like.device, by_layer=by_layer, precision=precision)

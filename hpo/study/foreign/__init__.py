@@ -1,0 +1,1 @@
+"""Searches that other tools describe, as studies."""

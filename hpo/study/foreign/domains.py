@@ -1,0 +1,217 @@
+"""Domains as other tools describe them: the same ranges and choices, or the nearest, with a note on what differs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
+from typing import Any, TypeVar
+
+from hpo.errors import DefinitionError, RequestError
+from hpo.study.foreign.search import Choices, Constant, ForeignDomain, Range
+from hpo.utils.text import shorten
+
+__all__ = [
+    "continuous",
+    "count",
+    "list_choices",
+    "normal",
+    "number",
+    "quantized",
+    "read_each",
+    "stepped",
+    "whole",
+]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SIGMAS = 2  # half the width of the range that replaces a normal distribution: 95 % of it
+LISTED = 100  # values of a quantized range that is given as a list, because its ends lie between its steps
+
+
+def read_each(items: Iterable[tuple[str, Item]], read: Callable[[str, Item], Iterable[Result]]) -> list[Result]:
+    """Read named items one by one, and refuse all that are wrong at once.
+
+    Args:
+        items: each with its name.
+        read: returns what an item is, or raises a RequestError that does not name it.
+
+    Raises:
+        DefinitionError: has a line for each item that is wrong, which begins with its name.
+    """
+    results: list[Result] = []
+    problems: list[str] = []
+    for name, item in items:
+        try:
+            results += read(name, item)
+        except RequestError as error:
+            problems.append(f"{shorten(name, quote=False)}: {error}")
+    if problems:
+        raise DefinitionError("\n".join(problems))
+    return results
+
+
+def number(value: object, what: str) -> float:
+    """Return a finite number, which may be written as a text.
+
+    Raises:
+        DefinitionError: it is none; the message names it as `what`.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        found: float = value
+    else:
+        found = _parse_number(value)
+    if not math.isfinite(found):
+        raise DefinitionError(f"{what} = {shorten(value)}: must be a number")
+    return found
+
+
+def _parse_number(value: object) -> float:
+    """Return the number that a text is, which YAML makes of 1e-4; not a number if it is none."""
+    text = value.strip() if isinstance(value, str) else ""
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def count(value: object, what: str) -> int:
+    """Return a whole number above 0.
+
+    Raises:
+        DefinitionError: it is none; the message names it as `what`.
+    """
+    found = number(value, what)
+    if found != int(found) or found < 1:
+        raise DefinitionError(f"{what} = {shorten(value)}: must be a whole number above 0")
+    return int(found)
+
+
+def list_choices(values: object) -> Constant | Choices:
+    """Return the values of a list, each once.
+
+    Raises:
+        DefinitionError: it is no list, or an empty one.
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise DefinitionError(f"{shorten(values)}: must be a list of values")
+    distinct: list[Any] = []
+    for value in values:
+        if not any(value == each and type(value) is type(each) for each in distinct):
+            distinct.append(value)
+    return Choices(tuple(distinct)) if len(distinct) > 1 else Constant(distinct[0])
+
+
+def continuous(low: float, high: float, *, log: bool = False) -> Range | Constant:
+    """Return the real numbers from one end to another.
+
+    Raises:
+        DefinitionError: the ends are in the wrong order, or not above 0 on a logarithmic scale.
+    """
+    _check_ends(low, high, log=log)
+    return Constant(float(low)) if low == high else Range(float(low), float(high), log=log)
+
+
+def whole(low: float, high: float, *, log: bool = False) -> Range | Constant:
+    """Return the whole numbers from one end to another, both inclusive.
+
+    Raises:
+        DefinitionError: as of `continuous`, or there is none between them.
+    """
+    _check_ends(low, high, log=log)
+    first, last = math.ceil(low), math.floor(high)
+    if first > last:
+        raise DefinitionError(f"{low:g} to {high:g}: there is no whole number in that range")
+    return Constant(first) if first == last else Range(first, last, log=log, integer=True)
+
+
+def stepped(low: float, high: float, step: float, *, integer: bool) -> Range | Constant:
+    """Return the numbers that lie on steps from the lower end; the last is the one that a step reaches.
+
+    Raises:
+        DefinitionError: the ends are in the wrong order, or the step is not above 0.
+    """
+    _check_ends(low, high, log=False)
+    if step <= 0:
+        raise DefinitionError(f"step = {step:g}: must be above 0")
+    first, distance = _exact(low), _exact(step)
+    if integer and not (first.denominator == distance.denominator == 1):
+        raise DefinitionError(f"{low:g}, {low + step:g}, …: must be whole numbers")
+    last = first + (_exact(high) - first) // distance * distance
+    kind: type[int] | type[float] = int if integer else float
+    if first == last:
+        return Constant(kind(first))
+    return Range(kind(first), kind(last), step=None if integer and distance == 1 else kind(distance), integer=integer)
+
+
+def quantized(low: float, high: float, q: float, *, log: bool = False) -> tuple[ForeignDomain, str]:
+    """Return the values of clip(round(x / q) * q, low, high), x evenly between the ends, and a note.
+
+    They are the multiples of q, and the ends where rounding would leave the range. On a logarithmic scale they have no
+    equivalent unless they are all the whole numbers between two.
+
+    Raises:
+        DefinitionError: as of `continuous` and `stepped`.
+    """
+    _check_ends(low, high, log=log)
+    if q <= 0:
+        raise DefinitionError(f"q = {q:g}: must be above 0")
+    integer = all(float(each).is_integer() for each in (low, high, q))
+    if log:
+        if integer and q == 1:
+            return whole(low, high, log=True), ""
+        note = f"its steps of {q:g} on a logarithmic scale have no equivalent and are left out"
+        return (whole if integer else continuous)(low, high, log=True), note
+    first, last, distance = _exact(low), _exact(high), _exact(q)
+    lowest, highest = (max(first, min(last, round(end / distance) * distance)) for end in (first, last))
+    if lowest % distance == 0 and highest % distance == 0:
+        return stepped(float(lowest), float(highest), q, integer=integer), ""
+    inner_low, inner_high = -(-lowest // distance), highest // distance
+    if inner_high - inner_low > LISTED:
+        note = f"its ends between the multiples of {q:g} have no equivalent and are left out"
+        return stepped(float(inner_low * distance), float(inner_high * distance), q, integer=integer), note
+    inner = [multiple * distance for multiple in range(inner_low, inner_high + 1)]
+    values = sorted({lowest, *inner, highest})
+    return list_choices([int(value) if integer else float(value) for value in values]), ""
+
+
+def normal(mu: float, sigma: float, written: str, *, log: bool = False, integer: bool = False) -> tuple[Range, str]:
+    """Return the range that holds 95 % of a normal distribution, and a note.
+
+    Args:
+        mu, sigma: of the number, or of its logarithm.
+        written: the distribution as the file has it.
+        log: whether it is the logarithm that is normal.
+        integer: whether the numbers are whole.
+
+    Raises:
+        DefinitionError: sigma is not above 0, or the range has no end.
+    """
+    if sigma <= 0:
+        raise DefinitionError(f"{written}: its standard deviation must be above 0")
+    low, high = mu - SIGMAS * sigma, mu + SIGMAS * sigma
+    try:
+        low, high = (math.exp(low), math.exp(high)) if log else (low, high)
+    except OverflowError:
+        raise DefinitionError(f"{written}: reaches beyond all numbers that a parameter can have") from None
+    low, high = (round(low), round(high)) if integer else (float(f"{low:.4g}"), float(f"{high:.4g}"))
+    scale = "evenly on a logarithmic scale" if log else "evenly"
+    note = f"{written} has no equivalent: {low:g} to {high:g}, {scale}, replaces it"
+    return Range(low, high, log=log, integer=integer), note
+
+
+def _check_ends(low: float, high: float, *, log: bool) -> None:
+    if low > high:
+        raise DefinitionError(f"{low:g} to {high:g}: the lower end is above the upper one")
+    if log and low <= 0:
+        raise DefinitionError(f"{low:g} to {high:g}: a logarithmic scale begins above 0")
+
+
+def _exact(value: float) -> Fraction:
+    """Return a number as it is written: 0.1 is a tenth."""
+    return Fraction(str(value))

@@ -1,0 +1,256 @@
+"""Sweeps of Hydra: the section `hydra.sweeper` of a configuration, for the sweepers basic, Optuna, Ax and Nevergrad.
+
+Source: Hydra 1.3's documentation of its sweeper plugins, and their code where it says more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import DefinitionError
+from hpo.study.foreign.domains import count, list_choices, read_each
+from hpo.study.foreign.hydra_domains import read_override, read_specification
+from hpo.study.foreign.search import Constant, ForeignParameter, ForeignSearch, Method
+from hpo.utils.text import shorten
+
+__all__ = ["read", "recognizes"]
+
+TOOL = "Hydra"
+Spec = Mapping[str, Any]
+
+SWEEPERS = ("basic", "optuna", "ax", "nevergrad")
+SAMPLERS: Mapping[str, Method] = {
+    "tpe": "tpe",
+    "motpe": "tpe",
+    "random": "random",
+    "cmaes": "cmaes",
+    "nsgaii": "nsga2",
+    "grid": "grid",
+    "gp": "gp",
+    "qmc": "qmc",
+}
+OPTIMIZERS: Mapping[str, Method] = {"RandomSearch": "random", "CMA": "cmaes"}  # Nevergrad's
+DEFAULT_TRIALS: Mapping[str, int] = {"optuna": 20, "ax": 10, "nevergrad": 80}
+METRIC_KEYS = ("optimized_metric",)  # which the lightning-hydra template has
+MISSING = "???"  # a value that Hydra asks for on the command line
+
+
+def recognizes(document: Mapping[str, Any] | str, _path: Path) -> bool:
+    """Return whether a document is a configuration of Hydra with a sweeper, or a sweeper's own file."""
+    return not isinstance(document, str) and _find_section(document) is not None
+
+
+def _find_section(document: Spec) -> Spec | None:
+    """Return the sweeper's section of a configuration, or of a file in `hydra/` or `hydra/sweeper/`."""
+    for outer in (document.get("hydra"), document):
+        inner = outer.get("sweeper") if isinstance(outer, Mapping) else None
+        if isinstance(inner, Mapping):
+            return inner
+    return document if "hydra_plugins." in str(document.get("_target_")) else None
+
+
+def read(document: Mapping[str, Any] | str, _path: Path) -> ForeignSearch:
+    """Read a sweep, with the constants of the configuration that it is in.
+
+    Raises:
+        DefinitionError: names the parameter and the value that is wrong.
+    """
+    assert isinstance(document, Mapping)
+    section = _find_section(document)
+    assert section is not None
+    choices = dict(_default_choices(document))
+    notes: list[str] = []
+    sweeper = _name_sweeper(section, choices, notes)
+    settings = _read_settings(section, sweeper, choices, notes)
+    grid = settings["method"] == "grid" and sweeper == "optuna"
+    swept = _read_swept(section, sweeper, grid=grid)
+    paths = {parameter.path for parameter in swept}
+    is_section = document is section or "hydra" not in document
+    constants = [] if is_section else [each for each in _read_constants(document, notes) if each.path not in paths]
+    if not swept:
+        raise DefinitionError("hydra.sweeper: has no parameters under params")
+    metric = next((document[key] for key in METRIC_KEYS if isinstance(document.get(key), str)), None)
+    name = section.get("study_name")
+    return ForeignSearch(
+        TOOL,
+        (*swept, *constants),
+        metric=metric,
+        name=name if isinstance(name, str) and "${" not in name else None,
+        notes=(*notes, *_describe_files(choices, paths)),
+        **settings,
+    )
+
+
+# Which sweeper, and its settings.
+
+
+def _default_choices(document: Spec) -> Iterator[tuple[str, str]]:
+    """Yield the choices of the defaults list: of each group, without `override` and a slash before it, a file."""
+    defaults = document.get("defaults")
+    for entry in defaults if isinstance(defaults, list) else []:
+        for group, choice in entry.items() if isinstance(entry, Mapping) else ():
+            yield str(group).removeprefix("override ").removeprefix("optional ").strip().lstrip("/"), str(choice)
+
+
+def _name_sweeper(section: Spec, choices: Mapping[str, str], notes: list[str]) -> str:
+    """Return the sweeper that a configuration names, or that its section must be for."""
+    named = choices.get("hydra/sweeper") or str(section.get("_target_") or "")
+    found = next((sweeper for sweeper in SWEEPERS if sweeper in named.lower()), None)
+    if found is None and named and "hydra" in choices:
+        raise DefinitionError(f"hydra/sweeper: {shorten(named)} is not known here; known are {', '.join(SWEEPERS)}")
+    if found is not None:
+        return found
+    if "ax_config" in section:
+        return "ax"
+    if "optim" in section or "parametrization" in section:
+        return "nevergrad"
+    texts = " ".join(map(str, (section.get("params") or {}).values())) if _has_params(section) else ""
+    if "interval(" in texts or any(key in section for key in ("n_trials", "sampler", "direction", "search_space")):
+        notes.append("it names no sweeper; what it has is read as that of the Optuna sweeper")
+        return "optuna"
+    return "basic"
+
+
+def _has_params(section: Spec) -> bool:
+    return isinstance(section.get("params"), Mapping)
+
+
+def _read_settings(section: Spec, sweeper: str, choices: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
+    """Return method, trials and direction of a sweep."""
+    table, key, default = section, "n_trials", DEFAULT_TRIALS.get(sweeper)
+    direction: Any = None
+    method: Method | None = "grid"
+    if sweeper == "optuna":
+        direction = _read_direction(section.get("direction", "minimize"), notes)
+        method = _read_sampler(section.get("sampler"), choices.get("hydra/sweeper/sampler"), notes)
+    elif sweeper == "ax":
+        table, key = _table(section, "ax_config"), "max_trials"
+        direction = "minimize" if _table(table, "experiment").get("minimize", True) else "maximize"
+        method = "gp"
+    elif sweeper == "nevergrad":
+        table, key = _table(section, "optim"), "budget"
+        direction = "maximize" if table.get("maximize") else "minimize"
+        method = OPTIMIZERS.get(str(table.get("optimizer", "NGOpt")))
+        if method is None:
+            notes.append(f"optimizer {shorten(table.get('optimizer', 'NGOpt'))} has no equivalent among the samplers")
+    trials = table.get(key)
+    if trials is None and default is not None and method != "grid":
+        notes.append(f"it gives no {key}; trials = {default}, the default of its sweeper")
+        trials = default
+    return {"method": method, "direction": direction, "trials": None if trials is None else count(trials, key)}
+
+
+def _table(document: Spec, key: str) -> Spec:
+    found = document.get(key) or {}
+    if not isinstance(found, Mapping):
+        raise DefinitionError(f"{key} = {shorten(found)}: must be a table")
+    return found
+
+
+def _read_direction(direction: object, notes: list[str]) -> Any:
+    if isinstance(direction, list) and len(direction) == 1:
+        direction = direction[0]
+    if isinstance(direction, list) and all(each in ("minimize", "maximize") for each in direction):
+        listed = ", ".join(direction)
+        notes.append(f"it optimizes {len(direction)} numbers at once ({listed}); name them in the study's objective")
+        return None
+    if direction not in ("minimize", "maximize"):
+        raise DefinitionError(f"direction = {shorten(direction)}: must be minimize or maximize")
+    return direction
+
+
+def _read_sampler(sampler: object, choice: str | None, notes: list[str]) -> Method | None:
+    """Return the sampler, which is TPE unless the section or the defaults list says otherwise."""
+    target = sampler.get("_target_") if isinstance(sampler, Mapping) else sampler
+    name = target.rpartition(".")[2].removesuffix("Sampler") if isinstance(target, str) else choice or "tpe"
+    method = SAMPLERS.get(name.lower().replace("-", ""))
+    if method is None:
+        notes.append(f"sampler {shorten(name)} has no equivalent among the samplers")
+    return method
+
+
+# Parameters.
+
+
+def _read_swept(section: Spec, sweeper: str, *, grid: bool) -> list[ForeignParameter]:
+    """Read the parameters of a section, in each form that its sweeper takes."""
+    tables = [section.get("params") or {}]
+    if sweeper == "optuna" and not tables[0]:
+        tables.append(section.get("search_space") or {})
+    if sweeper == "ax":
+        tables.append(_table(section, "ax_config").get("params") or {})
+    if sweeper == "nevergrad":
+        tables.append(section.get("parametrization") or {})
+    for table in tables:
+        if not isinstance(table, Mapping):
+            raise DefinitionError(f"params = {shorten(table)}: must be a table of parameters and values")
+    entries = [(name, value) for table in tables for name, value in table.items() if not _is_own(name)]
+
+    def read_one(name: str, value: object) -> list[ForeignParameter]:
+        if isinstance(value, Mapping):
+            domain, note = read_specification(value, sweeper)
+        elif isinstance(value, list) and sweeper == "nevergrad":
+            domain, note = list_choices(value), ""
+        else:
+            domain, note = read_override(value, sweeper, grid=grid)
+        return [ForeignParameter(_path(name), domain, note=note)]
+
+    return read_each(entries, read_one)
+
+
+def _is_own(name: str) -> bool:
+    """Return whether a parameter is a setting of Hydra's own, or one that the sweep removes."""
+    return name.lstrip("+").startswith(("hydra/", "hydra.", "~"))
+
+
+def _path(name: str) -> tuple[str, ...]:
+    """Return the path of an override's key, such as `+model.optimizer.lr` or `db/engine@source`."""
+    bare = name.lstrip("+").partition("@")[0]
+    return tuple(part for part in re.split(r"[./]", bare) if part) or (name,)
+
+
+def _read_constants(document: Spec, notes: list[str]) -> list[ForeignParameter]:
+    """Return the values that a configuration gives beside its sweep."""
+    found: list[ForeignParameter] = []
+    for path, value in _leaves({key: value for key, value in document.items() if key not in ("hydra", "defaults")}):
+        name = ".".join(path)
+        if value == MISSING:
+            notes.append(f"{name} has no value in the file, and is given on the command line there")
+        elif name not in METRIC_KEYS:
+            found.append(_read_constant(document, path, value))
+    return found
+
+
+def _leaves(table: Spec, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def _read_constant(document: Spec, path: tuple[str, ...], value: Any) -> ForeignParameter:
+    """Return a constant; one that only refers to another, `${batch_size}`, has the other's value."""
+    reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+    if reference:
+        target: Any = document
+        for key in reference[1].split("."):
+            target = target.get(key) if isinstance(target, Mapping) else None
+        if isinstance(target, int | float | str) and "${" not in str(target):
+            return ForeignParameter(path, Constant(target), note=f"the value of {reference[1]}")
+    unknown = isinstance(value, str) and "${" in value
+    return ForeignParameter(path, Constant(value), note="known only when Hydra runs" if unknown else "")
+
+
+def _describe_files(choices: Mapping[str, str], swept: set[tuple[str, ...]]) -> Iterator[str]:
+    """Yield a note on the parts of the configuration that are in files of their own."""
+    apart = [
+        f"{group}: {choice}"
+        for group, choice in choices.items()
+        if not group.startswith("hydra/") and tuple(re.split(r"[./]", group.partition("@")[0])) not in swept
+    ]
+    if apart:
+        yield f"defaults: {', '.join(apart)} are files of their own, which are not read"

@@ -1,0 +1,118 @@
+"""Searches of other tools, in one form that every reader returns and from which a study is made.
+
+A reader keeps what the file says in the file's own names and values. What of it a study of ours can have is decided
+afterwards, by `hpo.study.foreign.mapping`, and a training loop of the user's own can have all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hpo.config.choices import Direction
+
+__all__ = ["Choices", "Constant", "ForeignDomain", "ForeignParameter", "ForeignSearch", "Method", "Range"]
+
+Method = Literal["random", "grid", "tpe", "gp", "cmaes", "nsga2", "qmc"]  # our samplers
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One value.
+
+    Attributes:
+        value: anything that a document can hold: a number, a text, a switch, None, a list or a table.
+    """
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Values that can be listed.
+
+    Attributes:
+        values: at least one, in the file's order; see `Constant.value`.
+        probabilities: of each value, or None where they are equal.
+    """
+
+    values: tuple[Any, ...]
+    probabilities: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers between two ends, both inclusive.
+
+    Attributes:
+        low: the smallest.
+        high: the largest.
+        log: whether they are spread evenly on a logarithmic scale.
+        step: the distance of neighbours, counted from `low`; None for any number, or any whole number.
+        integer: whether they are whole.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    integer: bool = False
+
+
+ForeignDomain = Constant | Choices | Range
+
+
+@dataclass(frozen=True)
+class ForeignParameter:
+    """Parameter of another tool's search.
+
+    Attributes:
+        path: its name, after those of the tables that it is in: `("dqn", "epsilon")`.
+        domain: its values.
+        when: the values of other parameters, by dotted name, under which it exists; all conditions must hold.
+        note: what reading has lost, such as a normal distribution that became a range; a phrase for a person.
+    """
+
+    path: tuple[str, ...]
+    domain: ForeignDomain
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Dotted name, such as `dqn.epsilon`."""
+        return ".".join(self.path)
+
+
+@dataclass(frozen=True)
+class ForeignSearch:
+    """Search that another tool's file describes.
+
+    Attributes:
+        tool: whose file it is, for messages: "Weights & Biases".
+        parameters: in the file's order; no two have the same path unless their conditions exclude each other.
+        metric: the file's name of what is optimized, or None where it names none.
+        direction: in which the metric is better, or None where the file does not say.
+        target: value of the metric at which the search ends.
+        method: our sampler for the file's method; None where the file names none.
+        trials: how many; None where the file sets no limit.
+        timeout: seconds after which no trial begins.
+        pruner: as a study file has it: a name, or a table with a `name`; None where the file stops no trial early.
+        name: of the search, as the file has it.
+        about: the file's description, of any number of lines.
+        notes: what reading has lost or changed, a phrase each, that concerns no single parameter.
+    """
+
+    tool: str
+    parameters: tuple[ForeignParameter, ...]
+    metric: str | None = None
+    direction: Direction | None = None
+    target: float | None = None
+    method: Method | None = None
+    trials: int | None = None
+    timeout: float | None = None
+    pruner: Mapping[str, Any] | str | None = None
+    name: str | None = None
+    about: str = ""
+    notes: tuple[str, ...] = ()
