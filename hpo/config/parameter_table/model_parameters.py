@@ -29,8 +29,8 @@ class ModelParameters(BaseModel):
     model: Annotated[
         str,
         Field(
-            description="mlp, resnet_tabular, cnn, vit, autoencoder, text_classifier, timm:NAME, torchvision:NAME, or a "
-            "registered model's name"
+            description="mlp, resnet_tabular, cnn, vit, autoencoder, text_classifier, timm:NAME, torchvision:NAME, or "
+            "a registered model's name"
         ),
         Group("model"),
     ] = "mlp"
