@@ -161,8 +161,9 @@ def restrict_to_loops(name: str, effect: Effect) -> Effect:
 
 def when_schedule_takes(name: str) -> Effect:
     """Return the effect of a parameter that some schedules take."""
-    takers = ", ".join(key for key, schedule in SCHEDULES.items() if name in schedule.takes)
-    return Effect(f"schedule is one of {takers}", ("schedule",), lambda v, _: name in SCHEDULES[v["schedule"]].takes)
+    takers = [key for key, schedule in SCHEDULES.items() if name in schedule.takes]
+    text = f"schedule is {'one of ' if len(takers) > 1 else ''}{', '.join(takers)}"
+    return Effect(text, ("schedule",), lambda v, _: name in SCHEDULES[v["schedule"]].takes)
 
 
 def when_warmed_up_by(*others: str) -> Effect:
