@@ -21,6 +21,7 @@ from tests.data import small_npz
 from tests.helpers import run_hpo
 from tests.study.helpers import sqlite_url
 
+pytestmark = pytest.mark.usefixtures("vision")
 SPACE = """
 dataset = "small.npz"
 trials = 2

@@ -34,7 +34,7 @@ from tests.training.resumable import CPU, bits, stop_after
 from tests.training.test_stacked import alone, assert_close, in_float64
 
 __all__ = ["in_float64"]
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "vision")
 SHAPE = (1, 8, 8)
 RNG = np.random.default_rng(0)
 Y = np.arange(120) % 3
