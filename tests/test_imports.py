@@ -25,7 +25,7 @@ import hpo
         "from hpo.cli import main; main(['--version'])",
         "from hpo.cli import main; main(['list'])",
         "from hpo.cli import main; main(['templates'])",
-        "from hpo.cli import main; main(['parameters'])",
+        "from hpo.cli import main; main(['parameters', '--model', 'timm:resnet18'])",
         "from hpo.cli import main; main(['datasets'])",
         "from hpo.cli import main; main(['launch', 'quickstart', '--workers', '0'])",
         "from hpo.cli import main; main(['launch', 'grid_2700', '--set', 'optimizer=adam', '--workers', '0'])",

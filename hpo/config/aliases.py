@@ -104,7 +104,6 @@ PARAMETER_ALIASES: Mapping[str, tuple[str, ...]] = _spell(
         "loss": "lossfunction lossfn criterion losstype lossfunc lossname",
         "seed": "randomstate randomseed rngseed seedvalue",
         "ema_decay": "emarate modelemadecay",
-        "resize": "imagesize imgsize inputsize resolution imsize",
         "augment": "augmentation augmentations dataaugmentation",
         "input_scaling": "scaling normalization scaler",
     }

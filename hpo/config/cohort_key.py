@@ -11,6 +11,7 @@ from hpo.config.parameter import Value
 from hpo.config.trial_config import TrialConfig, all_parameters
 
 __all__ = [
+    "AVERAGES_ALONE",
     "BATCH_PARAMETERS",
     "UNSTACKABLE",
     "batch_key",
@@ -29,6 +30,8 @@ BATCH_PARAMETERS = (
 CONVOLUTIONAL = frozenset({"cnn"})  # of our models: a CPU is no faster with several at a time, a GPU may be
 TRANSFORMERS = frozenset({"vit"})  # of our models: whether a stack is faster depends on their size
 UNSTACKABLE = frozenset({"lbfgs"})  # it looks at the batch several times in a step, each model as often as it needs
+
+AVERAGES_ALONE = "batch normalisation of averaged weights is measured one model at a time"
 
 
 def batch_key(config: TrialConfig) -> tuple[Value, ...]:
@@ -82,7 +85,7 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"
     if config.averages_weights and config.normalises:
-        return "batch normalisation of averaged weights is measured one model at a time"
+        return AVERAGES_ALONE
     if values.get("precision") == "float16":
         return "float16 scales each model's losses in steps of its own"
     return None

@@ -15,6 +15,7 @@ __all__ = [
     "LOOP_PARAMETERS",
     "WHEN_CLASSES_ARE_WEIGHTED",
     "WHEN_CROSS_ENTROPY",
+    "WHEN_GRU_POOLS",
     "WHEN_HEAD_RATIO_DECIDES",
     "WHEN_HUBER",
     "WHEN_IMPROVEMENTS_COUNT",
@@ -160,8 +161,9 @@ def restrict_to_loops(name: str, effect: Effect) -> Effect:
 
 def when_schedule_takes(name: str) -> Effect:
     """Return the effect of a parameter that some schedules take."""
-    takers = ", ".join(key for key, schedule in SCHEDULES.items() if name in schedule.takes)
-    return Effect(f"schedule is one of {takers}", ("schedule",), lambda v, _: name in SCHEDULES[v["schedule"]].takes)
+    takers = [key for key, schedule in SCHEDULES.items() if name in schedule.takes]
+    text = f"schedule is {'one of ' if len(takers) > 1 else ''}{', '.join(takers)}"
+    return Effect(text, ("schedule",), lambda v, _: name in SCHEDULES[v["schedule"]].takes)
 
 
 def when_warmed_up_by(*others: str) -> Effect:
@@ -208,6 +210,11 @@ WHEN_INPUTS_ARE_SCALED = Effect(
 )
 # Of a constant that the data set decides; it is shown where it says something.
 WHEN_TASK_IS_OTHER = Effect("it is not classification", (), lambda v, _: v["task"] != "classification")
+WHEN_GRU_POOLS = Effect(
+    "the model uses it, pooling is gru",
+    ("model", "pooling"),
+    lambda v, models: "gru_size" in models.get(str(v["model"])).uses and v["pooling"] == "gru",
+)
 WHEN_HUBER = Effect("loss is huber", ("loss",), lambda v, _: v["loss"] == "huber")
 WHEN_CLASSES_ARE_WEIGHTED = Effect(
     "samples have classes or labels",

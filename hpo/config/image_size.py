@@ -50,7 +50,8 @@ def check_image(config: TrialConfig, shape: tuple[int, ...]) -> None:
         side = math.gcd(height, width)
         sizes = ", ".join(str(size) for size in range(1, side + 1) if side % size == 0)
         raise ConfigError(
-            f"patch_size = {config.patch_size}: does not divide a {height} x {width} image; what does: {sizes}"
+            f"patch_size = {config.patch_size}: does not divide the sides of a picture of {height} x {width}; what "
+            f"does: {sizes}"
         )
 
 

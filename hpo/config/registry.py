@@ -493,6 +493,7 @@ AUTOENCODER = frozenset({"activation", "init", "dropout", "layer_norm", "latent_
 BLOCKS = {"conv_layers", "channels", "block_channels", "kernel_size", "residual", "global_pooling"}
 CNN = SHARED | BLOCKS | {"dense_width"}
 VIT = frozenset({"activation", "init", "dropout", "depth", "width", "hidden_factor", "patch_size", "heads"})
+TEXT_CLASSIFIER = frozenset({"dropout", "pooling", "token_embedding_size", "gru_size"})
 
 models.add(ModelEntry("mlp", "hpo.training.models.mlp", "hpo.training.models", uses=MLP))
 models.add(ModelEntry("cnn", "hpo.training.convolutional.cnn", "hpo.training.convolutional", uses=CNN))
@@ -514,6 +515,15 @@ models.add(
         "hpo.training.tabular_models.resnet_tabular",
         "hpo.training.tabular_models",
         uses=RESNET_TABULAR,
+    )
+)
+models.add(
+    ModelEntry(
+        "text_classifier",
+        "hpo.training.text_models.text_classifier",
+        "hpo.training.text_models",
+        uses=TEXT_CLASSIFIER,
+        integers=True,
     )
 )
 datasets.add(DatasetEntry("mnist", "hpo.datasets.mnist", "hpo.datasets"))

@@ -215,7 +215,7 @@ def _find_kind_of_texts(values: pl.Series, present: int) -> tuple[ColumnKind, st
     words = float(sample.str.count_matches(r"\s+").mean() or 0) + 1  # type: ignore[arg-type]
     length = float(sample.str.len_chars().mean() or 0)  # type: ignore[arg-type]
     if present > FEW_ROWS and once > present / 2 and (length > LONG_TEXT or words >= MANY_WORDS):
-        advice = "put numbers in its place, such as its length or an embedding of it"
+        advice = f'name it as text = "{values.name}" to learn from it alone, or put numbers in its place'
         return "text", f"holds free text, from which no table's model learns; it is dropped ({advice})"
     if present > FEW_ROWS and once > 0.95 * present:
         return "identifier", "differs in nearly every row; it is dropped"

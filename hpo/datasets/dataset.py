@@ -19,12 +19,14 @@ from hpo.utils.text import quantity
 
 if TYPE_CHECKING:
     from hpo.datasets.table_schema import TableSchema
+    from hpo.datasets.texts import TextEncoder
 
 __all__ = [
     "Dataset",
     "Split",
     "channels_first",
     "check_dataset",
+    "check_labels",
     "check_split",
     "flat_labels",
     "guess_task",
@@ -69,10 +71,15 @@ class Dataset:
         weights: of each training sample in training, (N,).
         rows: by part, the number of each sample's row in its file, from 1.
         schema: of a table in a file, how new rows are read.
+        texts: of texts in a table, how they become token ids.
         notes: remarks on what was guessed or left out, for the user.
         vocabulary: of samples that are codes from 0, such as token ids: how many codes there are. They are for models
             registered with `integers=True` alone, which see it as `shape.vocabulary`; by default that is the largest
             code of the training and validation data + 1.
+        collate: makes a batch (x, y) of a list of samples, as torch's `collate_fn` does, such as by padding sequences
+            to the longest; all parts are then lists of samples or map-style data sets. x and y are one tensor each.
+        workers: how many processes read the samples of a map-style data set in training, batch by batch, while the last
+            batch is trained on; nothing is then held in memory. 0 is none.
     """
 
     train: Part
@@ -89,6 +96,16 @@ class Dataset:
     schema: TableSchema | None = None
     notes: Sequence[str] = ()
     vocabulary: int | None = None
+    collate: Callable[[list[Any]], Split] | None = None
+    workers: int = 0
+    texts: TextEncoder | None = None
+
+    @property
+    def labels(self) -> Any:
+        """The labels of the training samples; None where these come in batches."""
+        if isinstance(self.train, tuple) and is_split(self.train):
+            return self.train[1]
+        return getattr(self.train, "labels", None)  # of samples that are held one by one
 
 
 def none() -> Dataset:
@@ -123,6 +140,9 @@ def check_dataset(dataset: Dataset, where: str) -> Dataset:
         x, y = dataset.train
         task = task or guess_task(y)
         classes = check_split(x, y, f"{where}, train", classes, task, dataset.features)
+    elif (held := getattr(dataset.train, "labels", None)) is not None:
+        task = task or guess_task(held)
+        classes = check_labels(read_labels(held, f"{where}, train", task), f"{where}, train", classes, task)
     elif classes is None or dataset.validation is None:
         raise DataError(f"{where}: its training data are batches, so `classes` and `validation` must be given too")
     elif not hasattr(dataset.train, "__len__"):
@@ -172,6 +192,21 @@ def check_split(
     labels = read_labels(y, where, task)
     if len(labels) != len(x):
         raise DataError(f"{where}: {len(x)} samples but {len(labels)} labels; give one label per sample")
+    return check_labels(labels, where, classes, task)
+
+
+def check_labels(labels: Array, where: str, classes: int | None, task: Task) -> int:
+    """Check labels that `read_labels` returned, and return the number of classes, labels or targets.
+
+    Args:
+        labels: of at least one sample.
+        where: the beginning of an error's line.
+        classes: see `check_split`.
+        task: what they mean.
+
+    Raises:
+        DataError: labels are out of range, or targets are not finite.
+    """
     if task != "classification":
         return _check_columns(labels, where, classes, task)
     low, high = int(labels.min()), int(labels.max())

@@ -83,16 +83,17 @@ def _describe_table(path: Path, source: DatasetSource) -> DatasetDescription:
     from hpo.datasets.table import name_columns, read_frame
     from hpo.datasets.table_file import read_table
 
-    frame: pl.DataFrame = read_table(path, exact=name_columns(source))
+    frame: pl.DataFrame = read_table(path, exact=name_columns(source), texts=source.text)
     columns = [asdict(column) for column in describe_columns(frame)]
     summary = f"{frame.height:,} rows, {quantity(len(columns), 'column')}"
     if not source.label:
         note = "with --label COLUMN, the column to predict, the task, the classes and what is held out are told"
         return DatasetDescription(summary, [], [], [note], columns)
     dataset = read_frame(frame, source, str(path), path.parent)
-    assert dataset.schema is not None
-    used = f"{quantity(len(dataset.features), 'feature')} of {quantity(len(dataset.schema.columns), 'column')}"
     description = describe_dataset(dataset)
+    used = ", ".join(dataset.texts.columns) if dataset.texts is not None else ""
+    if dataset.schema is not None:
+        used = f"{quantity(len(dataset.features), 'feature')} of {quantity(len(dataset.schema.columns), 'column')}"
     return replace(
         description,
         summary=f"{summary}; {used}",
@@ -125,6 +126,8 @@ def describe_dataset(dataset: Dataset) -> DatasetDescription:
     if len(outputs) > MOST_OUTPUTS:
         notes.append(f"the first {MOST_OUTPUTS} of {len(outputs):,} are shown")
     values = f"{_describe_shape(np.asarray(x))}, {_describe_values(np.asarray(x))}"
+    if dataset.texts is not None:
+        values = f"texts of {dataset.texts.length:,} tokens, of a vocabulary of {len(dataset.texts.words):,} words"
     summary = f"{sizes} samples: {values}" + (f"; task {dataset.task}" if dataset.task else "")
     return DatasetDescription(summary, outputs[:MOST_OUTPUTS], _pick_samples(dataset, labels["train"]), notes)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hpo.config.choices import Task
-from hpo.datasets.dataset import Dataset, Split
+from hpo.datasets.dataset import Dataset, Split, is_split
 from hpo.datasets.image_arrays import Size, resize_images
 from hpo.datasets.labels import tell_task
 from hpo.errors import DataError, describe_unknown
@@ -56,11 +56,17 @@ class Samples:
         dataset: the user's.
         where: the beginning of an error's line: the data set and the part.
         size: height and width that images are brought to; None for their own.
+        collate: makes a batch (x, y) of a list of samples, as torch's `collate_fn`; None stacks them.
+        workers: how many processes read batches in training; 0 reads them in the training process.
+        labels: (N,) or (N, columns), where they are known because the samples are held in memory.
     """
 
     dataset: Any
     where: str
     size: Size | None = None
+    collate: Callable[[list[Any]], Any] | None = None
+    workers: int = 0
+    labels: Array | None = None
 
     def __len__(self) -> int:
         """Return the number of samples.
@@ -83,18 +89,21 @@ class Samples:
             DataError: it cannot be read, or is no sample with a label.
         """
         where = f"{self.where}, sample {index}"
+        x, y = _pick(self._get(index), where)
+        return self._resize(x, _to_array(x, where), where), _to_label(y, where)
+
+    def _get(self, index: int) -> Any:
+        """Return a sample with its label, as the data set has them."""
         try:
-            item = self.dataset[index]
+            return self.dataset[index]
         except Exception as error:
             line = f" ({located})" if (located := locate_error(error)) else ""
-            raise DataError(f"{where}: {summarize_error(error)}{line}") from error
-        x, y = _pick(item, where)
-        sample = _to_array(x, where)
-        return sample if self.size is None else self._resize(x, sample, where), _to_label(y, where)
+            raise DataError(f"{self.where}, sample {index}: {summarize_error(error)}{line}") from error
 
     def _resize(self, x: Any, sample: Array, where: str) -> Array:
         """Return a sample, an array of what the data set gave, in the size; channels first where that is a tensor."""
-        assert self.size is not None
+        if self.size is None:
+            return sample
         first = _is_tensor(x) and sample.ndim == 3
         resized: Array = resize_images((sample.transpose(1, 2, 0) if first else sample)[None], self.size, where)[0]
         return resized.transpose(2, 0, 1) if first else resized
@@ -127,6 +136,8 @@ class Samples:
             DataError: a sample cannot be read, or has another shape or type than the first.
         """
         chosen = range(len(self)) if indices is None else indices
+        if self.collate is not None:
+            return self._collate(chosen)
         first, label = self[chosen[0]]
         x, labels = np.empty((len(chosen), *first.shape), first.dtype), []
         for row, index in enumerate(chosen):
@@ -139,19 +150,63 @@ class Samples:
             labels.append(y)
         return (sys.modules["torch"].from_numpy(x) if self.has_tensors else x), np.stack(labels)
 
+    def _collate(self, indices: Sequence[int]) -> Split:
+        """Return the batch that the user's function makes of samples."""
+        assert self.collate is not None
+        items = [self._get(index) for index in indices]
+        try:
+            batch = self.collate(items)
+        except Exception as error:
+            line = f" ({located})" if (located := locate_error(error)) else ""
+            raise DataError(f"{self.where}: collate: {summarize_error(error)}{line}") from error
+        if not (isinstance(batch, Sequence) and len(batch) == 2 and all(hasattr(part, "shape") for part in batch)):
+            parts = [type(part).__name__ for part in batch] if isinstance(batch, Sequence) else []
+            what = f"({', '.join(parts)})" if parts else type(batch).__name__
+            raise DataError(
+                f"{self.where}: collate returns {what}; it must return (x, y), a tensor of samples (n, …) and one of "
+                "their labels (n,)"
+            )
+        return batch[0], batch[1]
+
+    def hold(self) -> Samples:
+        """Return the same samples, read and held in memory, with their labels.
+
+        Raises:
+            DataError: a sample cannot be read, or has no label, or another kind of label than the first.
+        """
+        self._check_random()
+        items = [self._get(index) for index in range(len(self))]
+        labels = [
+            _to_label(_pick(item, f"{self.where}, sample {i}")[1], f"{self.where}, sample {i}")
+            for i, item in enumerate(items)
+        ]
+        for index, label in enumerate(labels):
+            self._check_alike(index, "a label of shape", label.shape, labels[0].shape)
+            self._check_alike(index, "a label that is", _name_kind(label), _name_kind(labels[0]))
+        return replace(self, dataset=items, labels=np.stack(labels))
+
+    def take(self, indices: Sequence[int]) -> Samples:
+        """Return some of the samples that are held in memory, with their labels."""
+        assert self.labels is not None
+        return replace(self, dataset=[self.dataset[index] for index in indices], labels=self.labels[indices])
+
     def read_all(self) -> Split:
         """Return all samples and labels, as `read` does, and say so where they are others each time.
 
         Raises:
             DataError: a sample cannot be read, or has another shape or type than the first.
         """
+        self._check_random()
+        return self.read()
+
+    def _check_random(self) -> None:
+        """Say so where samples that are read once would be others each time."""
         if not np.array_equal(self[0][0], self[0][0], equal_nan=True):
             log.warning(
                 "%s: sample 0 is another one each time that it is read (a random transform?); each is read once, "
                 "before training: the parameter augment, or @hpo.model(augment=…), changes them from batch to batch",
                 self.where,
             )
-        return self.read()
 
     def _check_alike(self, index: int, what: str, value: object, first: object) -> None:
         if value != first:
@@ -229,9 +284,20 @@ def read_parts(dataset: Dataset, where: str, size: Size | None = None) -> Datase
     Raises:
         DataError: a part cannot be read, or does not fit where it must.
     """
+    if dataset.workers < 0 or not isinstance(dataset.workers, int):
+        raise DataError(f"{where}: workers = {shorten(dataset.workers)}; give the number of processes that read, or 0")
+    if dataset.collate is not None:
+        if size is not None:
+            raise DataError(f"{where}: resize: its collate function makes the batches; bring images to one size there")
+        return _collate_parts(dataset, where)
     train, validation, test = dataset.train, dataset.validation, dataset.test
+    if dataset.workers and not is_map_style(train):
+        raise DataError(
+            f"{where}: workers = {dataset.workers}: they read samples by number, as a torch.utils.data.Dataset has "
+            f"them, but train is {_name_type(train)}; leave `workers` out"
+        )
     if is_map_style(train):
-        samples = Samples(train, f"{where}, train", size)
+        samples = Samples(train, f"{where}, train", size, workers=dataset.workers)
         train = _read_train(samples, dataset)
         if isinstance(train, Samples):
             dataset = replace(dataset, task=dataset.task or _probe_task(samples))
@@ -246,8 +312,43 @@ def read_parts(dataset: Dataset, where: str, size: Size | None = None) -> Datase
     return replace(dataset, train=train, validation=validation, test=lazy)
 
 
+def _collate_parts(dataset: Dataset, where: str) -> Dataset:
+    """Return a data set whose samples become batches by its own function; validation and test data are one batch each.
+
+    Training samples that fit in memory are held there.
+    """
+
+    def samples(part: Any, name: str) -> Samples:
+        if is_split(part) or not (hasattr(part, "__len__") and hasattr(part, "__getitem__")):
+            raise DataError(
+                f"{where}, {name}: collate makes batches of samples, but {name} is {_name_type(part)}; give a list of "
+                "samples (x, y), or a torch.utils.data.Dataset"
+            )
+        workers = dataset.workers if name == "train" else 0
+        return Samples(part, f"{where}, {name}", collate=dataset.collate, workers=workers)
+
+    train, test = samples(dataset.train, "train"), dataset.test
+    train = _read_train(train, dataset)
+    validation = None if dataset.validation is None else samples(dataset.validation, "validation").read()
+
+    def read_test() -> Split:
+        return samples(test() if callable(test) and not is_map_style(test) else test, "test").read()
+
+    return replace(dataset, train=train, validation=validation, test=None if test is None else read_test)
+
+
+def _name_type(part: Any) -> str:
+    return "one tuple of arrays (x, y)" if is_split(part) else type(part).__name__
+
+
 def _read_train(samples: Samples, dataset: Dataset) -> Any:
     problem = _lacks_memory(samples)
+    if samples.workers:  # which read the samples in training, so that nothing is held
+        if dataset.validation is None or dataset.classes is None:
+            raise DataError(f"{samples.where}: with `workers`, give hpo.Dataset `classes` and `validation` as well")
+        return samples
+    if not problem and samples.collate is not None:
+        return samples.hold()
     if not problem:
         return samples.read_all()
     if dataset.validation is None or dataset.classes is None:

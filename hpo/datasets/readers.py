@@ -18,8 +18,8 @@ from hpo.utils.home import data_folder
 __all__ = ["Reader", "check_digest", "find_path", "find_reader", "read_dataset", "resolve_name"]
 
 # In the order in which they are asked; imported when they are, for some take a tenth of a second.
-MODULES = ("sklearn_sets", "hf_folder", "cifar", "images", "arrays", "table")
-PREFIXES = ("sklearn:",)  # of names that are no paths
+MODULES = ("sklearn_sets", "orange_corpora", "hf_folder", "cifar", "images", "arrays", "table")
+PREFIXES = ("sklearn:", "orange:")  # of names that are no paths
 
 
 class Reader(Protocol):

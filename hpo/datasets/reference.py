@@ -162,6 +162,8 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
     reader = find_reader(path)
     with name_saved_data(path):
         dataset = read_dataset(path, source or DatasetSource())
+        if source is not None and source.text and dataset.texts is None:
+            raise DataError(f"{path}, text = '{source.text[0]}': is for tables, one of whose columns holds texts")
         if callable(dataset.test):
             dataset.test()  # checked, not looked at: a fault in it must not end a study at its very end
     x, y = dataset.train if is_split(dataset.train) else (None, None)

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from hpo.config.choices import Task
 from hpo.config.trial_config import all_parameters
@@ -25,7 +32,8 @@ WORDS: Mapping[str, Task] = {
     "multilabel": "multilabel",
     "regression": "regression",
 }
-LISTS = ("label", "drop")
+LISTS = ("label", "drop", "text")
+TEXT_OPTIONS = ("text", "text_words", "text_length")
 EXAMPLE = 'dataset = { path = "houses.csv", label = "price" }'
 
 
@@ -43,6 +51,9 @@ class DatasetSource(BaseModel):
         weight: the column of the samples' weights in training.
         task: instead of the one that the labels suggest; `binary` and `multiclass` are classification, checked.
         resize: height and width that images are brought to.
+        text: the columns whose texts are the samples, as token ids.
+        text_words: the most words that have a code of their own; None for 20,000.
+        text_length: tokens of a sample; None for what holds nearly all texts whole, at most 256.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +67,9 @@ class DatasetSource(BaseModel):
     weight: str | None = None
     task: Task | Literal["binary", "multiclass"] | None = None
     resize: tuple[int, int] | None = None
+    text: tuple[str, ...] = ()
+    text_words: int | None = None
+    text_length: int | None = None
 
     @field_validator("validation")
     @classmethod
@@ -70,6 +84,20 @@ class DatasetSource(BaseModel):
         if value is not None and not all(1 <= side <= 4096 for side in value):
             raise ValueError("must be [height, width], from 1 to 4096 pixels each")
         return value
+
+    @field_validator("text_words", "text_length")
+    @classmethod
+    def _check_count(cls, value: int | None) -> int | None:
+        if value is not None and not 1 <= value <= 100_000:
+            raise ValueError("must be a whole number from 1 to 100000")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write the options of texts only where they are given, so that sources of before stay what they are."""
+        written: dict[str, Any] = write(self)
+        unused = [name for name in TEXT_OPTIONS if not getattr(self, name)]
+        return {name: value for name, value in written.items() if name not in unused}
 
     @property
     def asked_task(self) -> Task | None:

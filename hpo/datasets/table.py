@@ -19,6 +19,7 @@ from hpo.datasets.source import DatasetSource
 from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
 from hpo.datasets.table_labels import TableLabels, make_labels
 from hpo.datasets.table_schema import TableSchema, make_schema
+from hpo.datasets.texts import TextSchema
 from hpo.errors import DataError
 from hpo.utils.files import absolute_path
 from hpo.utils.text import quantity, shorten
@@ -60,7 +61,8 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     Raises:
         DataError: the table, or what the source says of it, cannot be used; the line names file, column and row.
     """
-    return read_frame(read_table(path, exact=name_columns(source)), source, str(path), path.parent)
+    frame = read_table(path, exact=name_columns(source), texts=source.text)
+    return read_frame(frame, source, str(path), path.parent)
 
 
 def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: Path = Path()) -> Dataset:
@@ -89,12 +91,19 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
     notes.append(describe_held_out(source, len(held), len(y), roles.groups, roles.times) if len(held) else "")
     chosen = np.ones(len(y), bool)
     chosen[held] = False
-    skip = [column for column in (source.group, source.weight) if column is not None]
-    schema, noted = make_schema(frame, labels, where, chosen, rows, skip, source.time)
-    notes += _describe_dropped(noted, source.time)
-    columns = schema.choose(frame, where)
-    del frame  # each column is freed as it is used
-    x, x_held = schema.fill(columns, [index, held], where, rows)
+    schema: TableSchema | TextSchema
+    if source.text:
+        schema = TextSchema.fit(frame, labels, source, where, chosen)
+        codes = schema.read(frame, where)
+        x, x_held = codes[index], codes[held]
+        notes.append(schema.describe([name for name in frame.columns if name not in name_columns(source)]))
+    else:
+        skip = [column for column in (source.group, source.weight) if column is not None]
+        schema, noted = make_schema(frame, labels, where, chosen, rows, skip, source.time)
+        notes += _describe_dropped(noted, source.time)
+        columns = schema.choose(frame, where)
+        del frame  # each column is freed as it is used
+        x, x_held = schema.fill(columns, [index, held], where, rows)
     numbers = {"train": rows[index]}
     test: Any = None
     if len(held):
@@ -111,12 +120,18 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
         classes=len(labels.names),
         task=labels.task,
         output_names=labels.names,
-        features=schema.features,
         rows=numbers,
-        schema=schema,
+        **_describe_samples(schema),
         notes=tuple(note for note in notes if note),
         **roles.take(index),
     )
+
+
+def _describe_samples(schema: TableSchema | TextSchema) -> dict[str, Any]:
+    """Return what a `Dataset` has of how its samples are read."""
+    if isinstance(schema, TableSchema):
+        return {"features": schema.features, "schema": schema}
+    return {"texts": schema.encoder, "vocabulary": schema.encoder.vocabulary}
 
 
 def read_rows(path: Path, schema: TableSchema) -> tuple[Array, Array | None]:
@@ -142,14 +157,15 @@ def name_columns(source: DatasetSource) -> list[str]:
 
 
 def _check_columns(frame: pl.DataFrame, source: DatasetSource, where: str) -> None:
-    for name in (*source.drop, *name_columns(source)):
+    for name in (*source.drop, *source.text, *name_columns(source)):
         if name not in frame.columns:
             raise DataError(f"{where}: {explain_missing(name, frame.columns)}")
-    named = [*source.drop, *name_columns(source)]
+    named = [*source.drop, *source.text, *name_columns(source)]
     for name in named:
         if named.count(name) > 1 and not (name == source.group == source.time):
             raise DataError(
-                f"{where}, column '{name}': is named twice; a column has one use: label, drop, group, time or weight"
+                f"{where}, column '{name}': is named twice; a column has one use: label, drop, text, group, time or "
+                "weight"
             )
 
 
@@ -257,11 +273,11 @@ def _describe_dropped(columns: Iterable[Column], time: str | None) -> list[str]:
     return notes
 
 
-def _read_split(path: Path, schema: TableSchema) -> Split:
+def _read_split(path: Path, schema: TableSchema | TextSchema) -> Split:
     return _read_part(path, schema)[0]
 
 
-def _read_part(path: Path, schema: TableSchema) -> tuple[Split, Array]:
+def _read_part(path: Path, schema: TableSchema | TextSchema) -> tuple[Split, Array]:
     """Return the samples and labels of a test or validation file, and the numbers of its rows."""
     frame, where = read_table(path, exact=schema.labels.columns, texts=schema.texts), str(path)
     for name in schema.labels.columns:

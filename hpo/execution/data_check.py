@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from hpo.datasets import (
     DataFacts,
@@ -12,7 +11,6 @@ from hpo.datasets import (
     collect_facts,
     divide_rows,
     guess_task,
-    is_split,
     list_serious_issues,
     read_labels,
 )
@@ -88,14 +86,13 @@ def check_divisions(definition: Definition, dataset: Dataset) -> None:
         _check_resplit(dataset, name, divides=division is not None)
     if resampling is None or division is None:
         return
-    if not is_split(dataset.train):
+    if dataset.labels is None:
         raise DataError(f"{resampling.division}: {name} gives batches, which cannot be divided; use seeds")
     if goes_by_time(division, dataset.times) and resampling.repeats > 1:
         raise ConfigError(f"repeats = {resampling.repeats}: folds by time are the same each time; remove repeats")
     config = definition.baseline_config(definition.space)
-    part: Any = dataset.train
-    task = dataset.task or guess_task(part[1])
-    labels = read_labels(part[1], name, task)
+    task = dataset.task or guess_task(dataset.labels)
+    labels = read_labels(dataset.labels, name, task)
     rows = dataset.groups, dataset.times
     try:
         divide_rows(labels, division, config.seed_of_split, task, *rows, share=config.validation)

@@ -48,7 +48,7 @@ def check_inspectable(study: Study) -> None:
     if config.reconstructs:
         raise RequestError(f"--inside: model '{config.model}' has no classes to look for; leave --inside out")
     if config.integers:
-        raise RequestError(f"--inside: model '{config.model}' takes codes, which no gradient leads to; leave it out")
+        raise RequestError(f"--inside: model '{config.model}' takes codes, to which no gradient leads; leave it out")
     if config.task != "classification":
         raise RequestError(f"--inside: a {config.task} has no classes to look for; leave --inside out")
 

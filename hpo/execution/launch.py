@@ -14,7 +14,6 @@ from typing import Any
 import optuna
 
 from hpo.config import registry
-from hpo.config.cohort_key import UNSTACKABLE
 from hpo.config.model_library import find_library
 from hpo.datasets import DatasetReference, check_unchanged, make_reference
 from hpo.datasets.memory_data import save_data
@@ -35,6 +34,7 @@ from hpo.execution.backends.process import find_refusal
 from hpo.execution.loss import explain_loss
 from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.objective_function import ObjectiveFunction, is_function
+from hpo.execution.optimizer_notices import explain_optimizers
 from hpo.execution.threads import choose_threads
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.space import Space
@@ -45,7 +45,7 @@ from hpo.study.input.adapted_study import FIRST, explain_adaptation
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.operations.progress import describe_rest, explain_no_result
-from hpo.study.slots import explain_merges, explain_repeats, fixed_trials
+from hpo.study.slots import explain_merges, explain_repeats
 from hpo.utils.home import default_storage, home, yield_cores
 from hpo.utils.paths import ROOM, is_name
 
@@ -130,7 +130,7 @@ def plan_launch(
         study = FIRST
         first.append(f"no study, space or parameters are given: it is the template {FIRST}")
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
-        return _add_code_notices(_add_cohort_notice(existing), storage)
+        return _add_code_notices(_add_optimizer_notices(existing), storage)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
     _check_library_models(plan.definition)
     if keys.get("trials") is not None and (stored := find_study(plan.name, storage)) is not None:
@@ -140,7 +140,7 @@ def plan_launch(
     plan = replace(
         plan, notices=(*first, *_describe_data(study, plan.definition, keys, parameters or {}), *plan.notices)
     )
-    return _add_code_notices(_add_cohort_notice(_add_repeat_notices(plan)), storage)
+    return _add_code_notices(_add_optimizer_notices(_add_repeat_notices(plan)), storage)
 
 
 def _check_library_models(definition: Definition) -> None:
@@ -240,24 +240,9 @@ def _add_repeat_notices(plan: LaunchPlan) -> LaunchPlan:
     return replace(plan, notices=(*plan.notices, *more))
 
 
-def _add_cohort_notice(plan: LaunchPlan) -> LaunchPlan:
-    """Return the plan with a notice of the trials whose optimizer keeps them out of cohorts, where there are any."""
-    definition = plan.definition
-    domains = (each.domain for each in definition.space.dimensions if each.parameter.name == "optimizer")
-    names = UNSTACKABLE.intersection(str(value) for domain in domains for value in domain.points())
-    if not names:
-        return plan
-    if not definition.fixed:
-        notice = f"trials with {' or '.join(sorted(names))} train one model at a time, not in a cohort"
-        return replace(plan, notices=(*plan.notices, notice))
-    drawn = [definition.space.values(params) for params in fixed_trials(definition, 0, plan.budget.trials)]
-    optimizers = [definition.config(values).optimizer for values in drawn]
-    alone = [name for name in optimizers if name in UNSTACKABLE]
-    if not alone:
-        return plan
-    which = " or ".join(sorted(set(alone)))
-    notice = f"{len(alone)} of {len(drawn)} trials use {which}, which trains one model at a time, not in a cohort"
-    return replace(plan, notices=(*plan.notices, notice))
+def _add_optimizer_notices(plan: LaunchPlan) -> LaunchPlan:
+    """Return the plan with notices of what its optimizers need, or keep from."""
+    return replace(plan, notices=(*plan.notices, *explain_optimizers(plan.definition, plan.budget.trials)))
 
 
 def resume_plan(

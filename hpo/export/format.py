@@ -19,6 +19,7 @@ from hpo.datasets.dataset import MAX_CLASSES
 from hpo.datasets.features import SampleShape
 from hpo.datasets.table_encoder import TableEncoder
 from hpo.datasets.table_schema import TableSchema
+from hpo.datasets.texts import TextEncoder
 from hpo.errors import RequestError
 from hpo.execution.worker_options import explain
 from hpo.utils.documents import read_document
@@ -57,6 +58,7 @@ class Preprocessing(BaseModel):
         target_shift, target_scale: one number per target: outputs of a regression are targets in these units.
         encoder: encoder of a table's raw matrix.
         table: how rows of files become that matrix; None where only the matrix itself is known.
+        texts: how texts in rows of files become samples; None of other samples.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +78,7 @@ class Preprocessing(BaseModel):
     target_scale: tuple[Annotated[FiniteFloat, Field(gt=0)], ...] = ()
     encoder: TableEncoder | None = None
     table: TableSchema | None = None
+    texts: TextEncoder | None = None
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:
@@ -90,6 +93,8 @@ class Preprocessing(BaseModel):
             raise ValueError(f"output_names and thresholds must have one for each of the {self.classes} outputs")
         if self.encoder is not None and self.shape != self.encoder.shape:
             raise ValueError(f"shape is {self.shape}, but the encoder gives {tuple(self.encoder.shape)}")
+        if self.texts is not None and (self.shape, self.vocabulary) != ((self.texts.length,), self.texts.vocabulary):
+            raise ValueError("shape and vocabulary must be those of the texts")
         if self.table is not None and (self.encoder is None or not _fit(self.table, self.encoder)):
             raise ValueError("the features of the table must be the columns of the encoder")
         return self

@@ -113,7 +113,9 @@ def _test_lines(evaluation: EvaluationResults, row: TrialRow) -> list[str]:
 def _use(results: Results, row: TrialRow, exported: ExportedModel) -> list[Block]:
     inputs = exported.preprocessing
     in_torch = "in plain torch" if exported.plain else "in torch, with torch-hpo"
-    example = "rows.csv" if inputs.table is not None else "samples.npy" if inputs.encoder else "picture.png"
+    arrays = inputs.encoder is not None or inputs.values == "integer"
+    rows = inputs.table is not None or inputs.texts is not None
+    example = "rows.csv" if rows else "samples.npy" if arrays else "picture.png"
     blocks: list[Block] = [
         *([] if inputs.reconstructs else [Code(f"hpo predict . {example}", caption="in this folder")]),
         *(_describe_inputs(inputs) if inputs.encoder is None else _describe_table(inputs)),
@@ -134,6 +136,15 @@ def _use(results: Results, row: TrialRow, exported: ExportedModel) -> list[Block
 def _describe_inputs(inputs: Preprocessing) -> list[Block]:
     shape = ", ".join(map(str, inputs.shape))
     if inputs.values == "integer":
+        if inputs.texts is not None:
+            named = ", ".join(inputs.texts.columns)
+            return [
+                Text(
+                    f"Inputs are int64 of shape (any number, {shape}): the first tokens of the text in {named}: words "
+                    f"in lower case, and punctuation. {PREPROCESSING} has the words: i + 2 is the code of the i-th, 1 "
+                    "that of any other, and 0 is behind the end of a text."
+                )
+            ]
         codes = "" if inputs.vocabulary is None else f" from 0 to {inputs.vocabulary - 1}"
         return [Text(f"Inputs are int64 of shape (any number, {shape}): whole numbers{codes}, as samples have them.")]
     values = "bytes, 0 to 255," if inputs.values == "uint8" else "floats"

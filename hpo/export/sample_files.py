@@ -70,6 +70,9 @@ def read_samples(path: Path, inputs: Preprocessing, *, invert: bool = False) -> 
 
 
 def _read_rows(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
+    if inputs.texts is not None and not invert:
+        frame = read_table(path, texts=inputs.texts.columns)
+        return FileSamples(path, inputs.texts.read(frame, str(path)), rows=True)
     if inputs.table is None:
         raise RequestError(
             f"{path}: the model takes samples of shape {inputs.sample_shape}, and no rows of files; give .npy"

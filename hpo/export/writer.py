@@ -171,6 +171,7 @@ def preprocessing_of(data: Data, *, reconstructs: bool = False) -> Preprocessing
         target_scale=() if targets is None else _numbers(targets.scale),
         encoder=data.encoder,
         table=data.dataset.schema,
+        texts=data.dataset.texts,
     )
 
 

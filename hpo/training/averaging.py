@@ -6,13 +6,13 @@ Generalization", UAI 2018 (SWA); Defazio et al., "The Road Less Scheduled", 2024
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from hpo.config.choices import OPTIMIZERS
 from hpo.config.trial_config import TrialConfig
@@ -118,6 +118,35 @@ class OptimizerAverage:
         """Do nothing; see `Average`."""
 
 
-def measure_batch_norm(module: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Measure the statistics of a model's batch normalisation anew, over a pass through batches (n, *shape)."""
-    update_bn(batches, module)
+@torch.no_grad()
+def measure_batch_norm(
+    module: nn.Module,
+    frozen: Sequence[nn.Module],
+    forward: Callable[[Tensor], object],
+    batches: Callable[[], Iterable[Tensor]],
+) -> None:
+    """Measure the statistics of a model's batch normalisation anew, as means over batches: `update_bn` of torch.
+
+    Torch's would measure layers of a frozen backbone too, which keep the statistics that they came with.
+
+    Args:
+        module: the model.
+        frozen: its layers that keep their statistics.
+        forward: computes it for samples (n, *shape).
+        batches: returns a pass through the training data.
+    """
+    found = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
+    norms = [norm for norm in found if norm not in frozen]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    module.train()
+    for norm in frozen:
+        norm.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # for a mean over all batches
+    for x in batches():
+        forward(x)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

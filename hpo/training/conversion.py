@@ -17,7 +17,16 @@ from hpo.datasets.table_encoder import TableEncoder
 from hpo.errors import DataError
 from hpo.training.scaling import Scaling
 
-__all__ = ["INTEGERS", "Conversion", "channels_first", "convert_batch", "count_codes", "load_part", "scaling_kind"]
+__all__ = [
+    "INTEGERS",
+    "Conversion",
+    "channels_first",
+    "convert_batch",
+    "count_codes",
+    "load_part",
+    "scaling_kind",
+    "to_integers",
+]
 
 Array = np.ndarray[Any, Any]
 Batch = tuple[Tensor, Tensor]
@@ -105,6 +114,7 @@ class Conversion:
     features: Sequence[Feature] = ()
     shape: tuple[int, ...] | None = None  # of an array of samples, before it is encoded
     vocabulary: int | None = None
+    collated: bool = False  # by a function of the user's, so that the layout is the model's
 
     def read(self, x: Any, where: str) -> Array:
         """Return samples as an array in the layout that models see; where they take whole numbers, as int64."""
@@ -163,9 +173,10 @@ def convert_batch(x: Any, y: Any, where: str, how: Conversion) -> Batch:
     labels = how.check(x, y, where)
     if how.kind == INTEGERS:
         return how.samples(how.read(x, where)), how.labels(labels)
-    tensor = x if isinstance(x, Tensor) else torch.from_numpy(np.require(channels_first(x), requirements=["C", "W"]))
-    tensor = tensor[:, None] if tensor.ndim == 3 else tensor
-    moved = tensor.to(how.device)
+    if not isinstance(x, Tensor):
+        x = torch.from_numpy(np.require(x if how.collated else channels_first(x), requirements=["C", "W"]))
+    tensor = x[:, None] if x.ndim == 3 and not how.collated else x
+    moved = tensor.to(how.device, non_blocking=tensor.is_pinned())
     if moved.dtype == torch.uint8:
         moved = moved.float() / 255
         moved = moved * 2 - 1 if how.kind == "symmetric" else moved

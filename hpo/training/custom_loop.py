@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import deprecated
 
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError, RunError, find_closest
 from hpo.training.data import Data, epoch_seed
+from hpo.training.loop_schedule import LoopSchedule
 from hpo.training.loop_stack import Stack
 from hpo.training.member import State
 
@@ -183,6 +185,40 @@ class Trial:
                 raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")
         if run.member.stopped == "paused":
             self.save({name: part.state_dict() for name, part in parts.items()})
+
+    def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+        """Return a torch scheduler of the trial's `schedule` and warm-up, to be stepped after each optimizer step.
+
+        ```python
+        optimizer = torch.optim.SGD(model.parameters(), lr=trial.config.learning_rate)
+        schedule = trial.schedule(optimizer, steps=len(loader))
+        for epoch in trial.epochs(model=model, optimizer=optimizer, schedule=schedule):
+            for x, y in loader:
+                ...
+                optimizer.step()
+                schedule.step()
+            trial.report(…)
+        ```
+
+        The loop `uses` the parameters that it is to follow: schedule, gamma, warmup_steps, … Under `reduce_on_plateau`
+        it watches what is reported.
+
+        Args:
+            optimizer: made with the learning rate of the configuration; groups of other rates keep their ratio to it.
+            steps: of the optimizer in an epoch.
+
+        Raises:
+            RunError: the loop has no parameter `epochs`, or `steps` is not at least 1.
+        """
+        if "epochs" not in self.config.effective():
+            raise RunError(
+                f"objective '{self.config.model}': trial.schedule needs the parameter 'epochs'; add uses=['epochs', …]"
+            )
+        if steps < 1:
+            raise RunError(f"objective '{self.config.model}': trial.schedule(…, steps={steps}): must be at least 1")
+        schedule = LoopSchedule(optimizer, self.config, steps, self._run.count_falls)
+        self._run.schedules.append(schedule)
+        return schedule
 
     def stack(self, build: Callable[[TrialConfig], nn.Module]) -> Stack:
         """Build the models of all trials that this call of the loop trains, to train them at once.

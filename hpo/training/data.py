@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,8 +42,10 @@ from hpo.training.conversion import (
     count_codes,
     load_part,
     scaling_kind,
+    to_integers,
 )
 from hpo.training.process_state import contain_user_code
+from hpo.training.sample_reader import read_batches
 from hpo.training.scaling import Scaling
 from hpo.training.weights import make_weights, read_weights
 
@@ -165,6 +167,8 @@ class Data:
         if self.integers:
             return False
         part: Any = self.dataset.validation if self.streams else self.dataset.train
+        if part is None:  # of samples that are held one by one
+            part = cast(Any, self.dataset.train).read([0])
         x = part[0] if is_split(part) else next(iter(part))[0]
         return str(x.dtype).endswith("uint8")
 
@@ -207,7 +211,13 @@ class Data:
         """Return how many samples in memory the last batch of an epoch has."""
         return min(batch_size, len(self.y_train) - (self.steps(batch_size) - 1) * batch_size)
 
-    def batches(self, batch_size: int, epoch: int, room: Room | None = None) -> Iterator[TrainBatch]:
+    @property
+    def seeks(self) -> bool:
+        """True where batches may begin anywhere in an epoch, because reading the ones before would change nothing."""
+        train = self.dataset.train
+        return isinstance(train, Samples) and (train.workers > 0 or train.collate is not None)
+
+    def batches(self, batch_size: int, epoch: int, room: Room | None = None, first: int = 0) -> Iterator[TrainBatch]:
         """Return the batches of an epoch, in the order that follows from (seed, epoch), their images augmented.
 
         They are x (n, *shape) and y (n,) or (n, columns), and the weights of these where there are any.
@@ -216,18 +226,19 @@ class Data:
             batch_size: the samples of each batch but the last.
             epoch: from 1.
             room: returns memory for the samples of the next batch, (n, features), or None for memory of their own.
+            first: the number of the batch to begin with, from 0, where `seeks` allows another than that.
         """
         if isinstance(self.dataset.train, Samples):
-            batches = self._convert_batches(self._read_batches(self.dataset.train, batch_size, epoch))
+            batches = self._read_batches(self.dataset.train, batch_size, epoch, first)
         elif self.streams:
             batches = self._convert_batches(self.dataset.train)
         else:
             batches = self._resident_batches(batch_size, epoch, room)
-        return batches if self.augmentation is None else self._augment(batches, epoch)
+        return batches if self.augmentation is None else self._augment(batches, epoch, first)
 
-    def _augment(self, batches: Iterator[TrainBatch], epoch: int) -> Iterator[TrainBatch]:
+    def _augment(self, batches: Iterator[TrainBatch], epoch: int, first: int) -> Iterator[TrainBatch]:
         assert self.augmentation is not None
-        for step, (x, *rest) in enumerate(batches):
+        for step, (x, *rest) in enumerate(batches, first):
             yield self.augmentation(x, self.seed, epoch, step), *rest  # type: ignore[misc]
 
     def _resident_batches(self, batch_size: int, epoch: int, room: Room | None) -> Iterator[TrainBatch]:
@@ -244,10 +255,13 @@ class Data:
         """Return the order of the samples in memory in an epoch, (N,), which follows from (seed, epoch)."""
         return torch.from_numpy(self._order(len(self.y_train), epoch)).to(self.device)
 
-    def _read_batches(self, samples: Samples, batch_size: int, epoch: int) -> Iterator[Split]:
+    def _read_batches(self, samples: Samples, batch_size: int, epoch: int, first: int) -> Iterator[TrainBatch]:
         order = self._order(len(samples), epoch)
-        for i in range(_steps(len(samples), batch_size)):
-            yield samples.read(order[i * batch_size : (i + 1) * batch_size].tolist())
+        steps = _steps(len(samples), batch_size)
+        indices = [order[i * batch_size : (i + 1) * batch_size] for i in range(steps)]
+        batches = read_batches(samples, indices, (self.seed, epoch), first, pin=self.device.type == "cuda")
+        for index, batch in zip(indices[first:], self._convert_batches(batches), strict=True):
+            yield batch if self.weights is None else (*batch, self.weights[torch.from_numpy(index).to(self.device)])
 
     def _order(self, samples: int, epoch: int) -> Array:
         return np.random.default_rng([self.seed, ORDER, epoch]).permutation(samples)
@@ -280,8 +294,9 @@ class Data:
             self.target_scaling,
             self.encoder,
             self.features,
-            tuple(self.shape) if self.scaling is not None or (self.integers and not self.streams) else None,
+            tuple(self.shape) if self.scaling is not None or (self.integers and is_split(self.dataset.train)) else None,
             self.vocabulary,
+            self.dataset.collate is not None,
         )
 
 
@@ -340,6 +355,8 @@ def _prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: 
         )
     if is_split(dataset.train):
         return _prepare_resident(dataset, config, device, name, division)
+    if isinstance(dataset.train, Samples) and dataset.train.labels is not None:
+        return _prepare_held(dataset, dataset.train, config, device, name, division)
     if division is not None:
         raise DataError(
             f"{name}: its training data are batches, which cannot be divided into folds or random splits; give arrays"
@@ -359,7 +376,7 @@ def _prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: 
             f"{name}: its training data are batches, which have no `features`; give x and y, or encode them"
         )
     kind, classes, task = scaling_kind(config), dataset.classes, dataset.task or "classification"
-    how = Conversion(kind, task, classes, device, vocabulary=dataset.vocabulary)
+    how = Conversion(kind, task, classes, device, vocabulary=dataset.vocabulary, collated=dataset.collate is not None)
     x_val, y_val = load_part(dataset.validation, f"{name}, validation", how)
     none = torch.empty(0)
     return Data(
@@ -376,6 +393,59 @@ def _prepare(dataset: Dataset, config: TrialConfig, device: torch.device, name: 
         task=task,
         vocabulary=dataset.vocabulary,
     )
+
+
+def _prepare_held(
+    dataset: Dataset, samples: Samples, config: TrialConfig, device: torch.device, name: str, division: Division | None
+) -> Data:
+    """Split samples that become batches by the data set's own function; they are not scaled."""
+    own = dataset.validation is not None and division is None
+    if own and not config.validation:
+        raise ConfigError(f"validation = 0: {name} has validation data of its own, which are one batch already")
+    dataset = dataset if own else replace(dataset, validation=None)
+    assert dataset.classes is not None
+    task, kind = dataset.task or "classification", scaling_kind(config)
+    labels = read_labels(samples.labels, name, task)
+    train, validation = _split(dataset, labels, config, task, name, division)
+    target_scaling = Scaling.fit("standard", labels, train) if task == "regression" else None
+    how = Conversion(
+        kind, task, dataset.classes, device, None, target_scaling, None, (), None, dataset.vocabulary, True
+    )
+    some = validation if len(validation) else np.arange(1)  # one has the shape
+    part = dataset.validation if own else samples.read(some.tolist())
+    assert part is not None
+    x_val, y_val = load_part(part, f"{name}, validation", how)
+    y_train = how.labels(labels, train)
+    weights = None if dataset.weights is None else read_weights(dataset.weights, len(labels), name)[train]
+    weights = make_weights(y_train.cpu().numpy(), task, config.class_weight, weights)
+    return Data(
+        torch.empty(0),
+        y_train,
+        x_val if own else x_val[: len(validation)],
+        y_val if own else y_val[: len(validation)],
+        dataset.classes,
+        device,
+        config.seed_of_order,
+        replace(dataset, train=cast(Any, samples.take(train.tolist()))),
+        name,
+        kind,
+        None,
+        task,
+        target_scaling,
+        None if weights is None else torch.from_numpy(weights).to(device),
+        val_index=None if own else validation,
+        division=division,
+        vocabulary=_count_held_codes(samples, dataset, kind),
+    )
+
+
+def _count_held_codes(samples: Samples, dataset: Dataset, kind: str) -> int | None:
+    """Return how many codes samples have; see `_find_vocabulary`."""
+    if dataset.vocabulary is not None or kind != INTEGERS:
+        return dataset.vocabulary
+    where, size = samples.where, 1024
+    parts = (samples.read(range(i, min(i + size, len(samples)))) for i in range(0, len(samples), size))
+    return count_codes(torch.from_numpy(to_integers(x, where)) for x, _ in parts)
 
 
 def _prepare_resident(

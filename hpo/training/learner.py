@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -284,7 +285,9 @@ class ModuleLearner:
     def measure_statistics(self, batches: Callable[[], Iterable[TrainBatch]]) -> None:
         """Measure the statistics of batch normalisation; see `Learner`."""
         if self._evaluated is not self.module:
-            measure_batch_norm(self._evaluated, (x for x, *_ in batches()))
+            frozen = find_frozen_norms(self._evaluated) if self._config.freeze else []
+            forward = partial(self._precision.forward, self._evaluated)
+            measure_batch_norm(self._evaluated, frozen, forward, lambda: (x for x, *_ in batches()))
 
     @torch.no_grad()
     def evaluate(self, x: Tensor, y: Tensor, *, outputs: bool = True) -> list[EvalResult]:

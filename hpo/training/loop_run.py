@@ -23,8 +23,10 @@ from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.custom_loop import Stateful, Trial
 from hpo.training.data import Data
 from hpo.training.divergence import find_divergence
+from hpo.training.loop_schedule import LoopSchedule
 from hpo.training.loop_values import read_report, read_returned
 from hpo.training.member import Member, Metrics, Origin, State, TrainResult, Weights
+from hpo.training.schedules import falls_so_far
 from hpo.training.settings import COST_METRICS, TrainSettings
 from hpo.training.suggestions import Suggestions, TrialLink
 from hpo.utils.text import first_line
@@ -60,6 +62,7 @@ class LoopRun:
         started_at: when the trial began.
         user_attrs: the trial's attributes.
         peers: the runs that one call of the loop trains, this one first.
+        schedules: of its optimizers, which an epoch may change.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class LoopRun:
         self._objectives = tuple(settings.objectives) or (settings.monitor or "value",)
         self._required = [entry.name for entry in settings.metrics if entry.name not in COST_METRICS]
         self.peers: Sequence[LoopRun] = (self,)
+        self.schedules: list[LoopSchedule] = []
         self._model: nn.Module | None = None
         self._read_weights: Callable[[], Weights] | None = None
         self._verified = False
@@ -235,12 +239,22 @@ class LoopRun:
         self._update_seconds()
         row: Metrics = {"epoch": epoch, **values, "seconds": member.seconds}
         member.end_epoch(row, *choose_monitor(self._settings, row), self._weights, self._objectives)
+        for schedule in self.schedules:
+            schedule.refresh()
         if last:
             member.stop("completed")
         for callback in self._settings.callbacks:
             callback.on_epoch(member, row)
         if judge and not self._is_last(epoch):
             self.judge([member])
+
+    def count_falls(self) -> int:
+        """Return how often the learning rate has fallen, under `reduce_on_plateau`."""
+        history = self.member.history
+        if not history:
+            return 0
+        monitor, direction = choose_monitor(self._settings, history[-1])
+        return falls_so_far(self.member.config, history, monitor, direction)
 
     def _is_last(self, epoch: int) -> bool:
         """Return whether the epoch is known to be the last."""

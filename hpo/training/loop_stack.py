@@ -19,6 +19,7 @@ from hpo.training.models import parameter_count
 from hpo.training.optimizers import has_layer_rates
 from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
+from hpo.training.schedules import rate_at
 from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
 from hpo.training.stacked.check import load_modules, why_modules_alone
 from hpo.training.stacked.modules import SerialModules, StackedModules
@@ -58,6 +59,8 @@ class Stack:
         for trial in trials:
             self._run(trial).member.parameter_count = parameter_count(self._modules[id(trial)])
         self._shape: tuple[int, ...] | None = None
+        self._steps: int | None = None  # of an epoch, where rates follow schedules
+        self._step = 0  # how many of them are done
         self._groups: list[_Group] = []
         self._checked: dict[Hashable, str | None] = {}
         self._trains = False  # whether the epoch's steps go on
@@ -73,16 +76,23 @@ class Stack:
         """The configurations of the trials in training."""
         return [trial.config for trial in self.trials]
 
-    def epochs(self) -> Iterator[int]:
+    def epochs(self, steps: int | None = None) -> Iterator[int]:
         """Yield the epochs from 1, or from the one after the last checkpoint, while any trial is in training.
 
         A trial leaves at its last epoch, or where it is pruned or diverges. Checkpoints are written here, one for each
         trial.
 
+        Args:
+            steps: calls of `step` in an epoch; each then has the learning rate of each trial's `schedule` and warm-up.
+
         Raises:
-            RunError: an epoch has ended without a report of a trial.
+            RunError: an epoch has ended without a report of a trial, or `steps` is not at least 1.
             CheckpointError: a trial's checkpoint does not fit its model; the trial then begins anew.
         """
+        if steps is not None and steps < 1:
+            name = self.trials[0].config.model
+            raise RunError(f"objective '{name}': stack.epochs(steps={steps}): must be at least 1")
+        self._steps = steps
         while True:
             self.trials = [
                 each for each in self.trials if each.epoch < each.config.epochs and not self._run(each).stopped
@@ -99,7 +109,7 @@ class Stack:
             seed = epoch_seed(self.trials[0].config.seed_of_order, epoch)
             torch.manual_seed(seed)
             self._keep_states()
-            self._trains = True
+            self._trains, self._step = True, 0
             yield epoch
             for trial in self.trials:
                 if trial.epoch < epoch and not self._run(trial).stopped:
@@ -117,10 +127,11 @@ class Stack:
             x: samples (n, …), which all trials see; or (trials, n, …) with `y` (trials, n, …) for batches of their own.
             y: their labels.
             loss: `(outputs, y) -> mean loss` of one model, such as `torch.nn.functional.cross_entropy`.
-            rates: learning rates of this step; by default each configuration's `learning_rate`.
+            rates: learning rates of this step; by default each configuration's `learning_rate`, or what its schedule
+                makes of that where `epochs` was given the number of steps.
         """
         losses = torch.empty(len(self.trials), device=y.device)
-        own = [trial.config.learning_rate for trial in self.trials] if rates is None else rates
+        own = self._scheduled_rates() if rates is None else rates
         if len(own) != len(self.trials):
             name = self.trials[0].config.model
             raise RunError(
@@ -135,6 +146,22 @@ class Stack:
             part, labels = (x[index], y[index]) if several else (x, y)
             losses[index] = group.step(part, labels, loss, [own[place] for place in places], several=several)
         return losses
+
+    def _scheduled_rates(self) -> list[float]:
+        """Return the learning rate of each trial at the next step, and count it."""
+        if self._steps is None:
+            return [trial.config.learning_rate for trial in self.trials]
+        rates = [
+            rate_at(
+                trial.config,
+                trial.epoch * self._steps + self._step,
+                trial.config.epochs * self._steps,
+                self._run(trial).count_falls(),
+            )
+            for trial in self.trials
+        ]
+        self._step += 1
+        return rates
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:

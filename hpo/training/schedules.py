@@ -64,7 +64,8 @@ def falls_so_far(config: TrialConfig, rows: Iterable[Mapping[str, float]], monit
     if monitor == "epoch":
         monitor, direction = "train_loss", "minimize"
     patience = -(-config.epochs // 10) if config.plateau_patience is None else config.plateau_patience
-    return count_falls((row[monitor] for row in rows), direction, config.min_delta or 0.0, patience)
+    values = (row[monitor] for row in rows if monitor in row)
+    return count_falls(values, direction, config.min_delta or 0.0, patience)
 
 
 def rate_key(config: TrialConfig) -> Hashable | None:

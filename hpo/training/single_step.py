@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from hpo.config import registry
 from hpo.config.resampling import Division
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
+from hpo.datasets.map_style import Samples
 from hpo.errors import UserExitError
 from hpo.training.callbacks import Callback
 from hpo.training.data import Data
@@ -85,7 +87,8 @@ def _take_part(data: Data, batch_size: int, *, few: bool) -> Data:
     """Return data with the samples of one step, and with few for validation, or all of them."""
     x_val, y_val = _spread(data.x_val, data.y_val, SAMPLES) if few else (data.x_val, data.y_val)
     if data.streams:
-        first = next(iter(data.dataset.train))
+        source: Any = data.dataset.train
+        first = source.read(range(min(SAMPLES, len(source)))) if isinstance(source, Samples) else next(iter(source))
         return replace(data, dataset=replace(data.dataset, train=[first]), x_val=x_val, y_val=y_val)
     count = min(batch_size, SAMPLES) if few else batch_size
     x_train, y_train = _spread(data.x_train, data.y_train, count)

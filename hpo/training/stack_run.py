@@ -176,13 +176,14 @@ class StackRun:
         parts = self._parts(self._learner.members)
         torch.manual_seed(epoch_seed(parts[0].seed, self._epoch))
         batches: Iterator[TrainBatch | JointBatch]
+        first = self._step if len(parts) == 1 and parts[0].seeks else 0
         if len(parts) > 1:
             batches = joint_batches(parts, self._batch_size, self._epoch)
         else:
-            batches = parts[0].batches(self._batch_size, self._epoch, self._learner.room)
+            batches = parts[0].batches(self._batch_size, self._epoch, self._learner.room, first)
         if not self._step:
             self._begin_epoch()
-        elif not self._skip_steps(batches):
+        elif not self._skip_steps(batches, self._step - first):
             return False
         # Asked and written before the next batch is taken, for a data set's own batches may draw from the generators;
         # and where the optimizer has done its step, for no checkpoint holds the gradients of a part of its batches.
@@ -203,9 +204,9 @@ class StackRun:
         """Return the data that members see, each once, in the order of their streams."""
         return list({id(self._data[member.number]): self._data[member.number] for member in members}.values())
 
-    def _skip_steps(self, batches: Iterator[TrainBatch | JointBatch]) -> bool:
-        """Go to the step where a checkpoint was taken; return false when asked to stop before."""
-        for _ in range(self._step):
+    def _skip_steps(self, batches: Iterator[TrainBatch | JointBatch], steps: int) -> bool:
+        """Go on by so many steps to where a checkpoint was taken; return false when asked to stop before."""
+        for _ in range(steps):
             if self._settings.should_stop():
                 return False
             next(batches, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -75,7 +76,7 @@ def _load_pretrained(module: nn.Module, path: Path, model: str) -> None:
     head = find_head(module)
     names = {name for name, parameter in module.named_parameters() if parameter in head}
     own = module.state_dict()
-    found = _adapt_channels(_strip(_read(path), own), own)
+    found = _adapt_channels(_renumber(_strip(_read(path), own), own), own)
     fitting = {name: weight for name, weight in found.items() if _shape(own.get(name)) == _shape(weight)}
     left_out = sorted(name for name in names if name not in fitting)
     missing = [name for name in own if name not in fitting and name not in names and not name.endswith(COUNTER)]
@@ -131,6 +132,22 @@ def _strip(content: Any, own: Weights) -> Weights:
         if weights and not weights.keys() & own.keys() and all(name.startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
+
+
+def _renumber(found: Weights, own: Weights) -> Weights:
+    """Return weights by the model's names, if the file's differ in their numbers alone.
+
+    The layers of a sequence are numbered, and those without weights, such as dropout, shift the numbers of others.
+    """
+    ours, theirs = sorted(own, key=_split_numbers), sorted(found, key=_split_numbers)
+    if [_split_numbers(name)[::2] for name in ours] != [_split_numbers(name)[::2] for name in theirs]:
+        return found
+    return {name: found[their] for name, their in zip(ours, theirs, strict=True)}
+
+
+def _split_numbers(name: str) -> list[str]:
+    """Return the parts of a name, its numbers at the odd places, in an order that is theirs."""
+    return [part.zfill(20) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _adapt_channels(found: Weights, own: Weights) -> Weights:

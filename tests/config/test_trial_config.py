@@ -14,13 +14,13 @@ DESIGN_TABLE = """
 validation split_seed input_scaling numeric_scaling task augment crop_padding cutout_size randaugment_operations
 randaugment_magnitude model activation init dropout batch_norm layer_norm depth width parameter_budget
 width_profile widths hidden_factor residual_dropout embedding_factor numeric_embedding numeric_embedding_size
-periodic_frequencies periodic_sigma numeric_bins latent_size conv_layers channels block_channels kernel_size
-residual global_pooling dense_width patch_size heads optimizer learning_rate momentum beta1 beta2 rho epsilon
-weight_decay gradient_clip layer_learning_rate_decay asgd_decay asgd_power asgd_start weight_averaging ema_decay
-swa_start schedule gamma step_epochs plateau_patience polynomial_power restart_epochs restart_factor
-final_learning_rate final_learning_rate_ratio warmup_steps warmup_epochs warmup pretrained freeze
-head_learning_rate head_learning_rate_ratio loss label_smoothing huber_delta class_weight batch_size
-gradient_accumulation epochs precision patience min_delta seed init_seed order_seed
+periodic_frequencies periodic_sigma numeric_bins pooling token_embedding_size gru_size latent_size conv_layers
+channels block_channels kernel_size residual global_pooling dense_width patch_size heads optimizer learning_rate
+momentum beta1 beta2 rho epsilon weight_decay gradient_clip layer_learning_rate_decay asgd_decay asgd_power
+asgd_start weight_averaging ema_decay swa_start schedule gamma step_epochs plateau_patience polynomial_power
+restart_epochs restart_factor final_learning_rate final_learning_rate_ratio warmup_steps warmup_epochs warmup
+pretrained freeze head_learning_rate head_learning_rate_ratio loss label_smoothing huber_delta class_weight
+batch_size gradient_accumulation epochs precision patience min_delta seed init_seed order_seed
 """
 
 

@@ -48,6 +48,16 @@ def test_nothing_is_said_without_such_trials(tmp_path: Path) -> None:
     assert notices(tmp_path, "tpe", optimizer=["adam", "sgd"]) == ()
 
 
+def test_a_missing_package_of_an_optimizer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert notices(tmp_path, optimizer=["adam", "schedule_free_adamw"]) == ()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (notice,) = notices(tmp_path, optimizer=["adam", "schedule_free_adamw"])
+    assert notice == (
+        "where a model trains alone, schedule_free_adamw needs the package schedulefree, which is missing here: "
+        "pip install 'torch-hpo[schedulefree]'"
+    )
+
+
 def test_launch_prints_it_before_it_begins(tmp_path: Path) -> None:
     data = small_npz(tmp_path / "small.npz")
     (tmp_path / "one.toml").write_text(

@@ -62,6 +62,7 @@ SHAPE, CLASSES = (1, 6, 6), 4
 CONFIG = TrialConfig(widths="8-8")
 # Metrics of an epoch by fit, as a row of hpo_fits has them.
 FIT_METRICS = b'{"epoch": [2, 2, 2], "val_loss": [0.5, 0.25, null], "seconds": [1.5, 1, 2], "fit": [0, 1, 2]}'
+SWEEPS = Path(__file__).parent.parent / "imports" / "wandb"
 SWEEP = Path(__file__).parent.parent / "study" / "foreign" / "fashion_sweep.yaml"
 
 
@@ -105,8 +106,8 @@ def make_targets(folder: Path) -> list[Target]:
         Target("study", ".toml", studies, _read_study, documents["toml"]),
         Target("definition", ".json", _definitions(studies[0], folder), _read_definition, documents["json"]),
         *(Target("config", f".{s}", [config], _read_config, documents[s]) for s in ("toml", "json", "yaml")),
-        Target("sweep", ".yaml", [_sweep()], _import_study, documents["yaml"]),
-        Target("loop", ".yaml", [_sweep()], _import_loop, documents["yaml"]),
+        Target("sweep", ".yaml", _sweeps(), _import_study, documents["yaml"]),
+        Target("loop", ".yaml", _sweeps(), _import_loop, documents["yaml"]),
         Target("override", ".txt", [b"epochs=5", b'width={low=1, high=9}'], _read_override, mutate_bytes),
         Target("array", ".npy", [_npy(arrays["x_test"]), _npy(arrays["x_test"][0] / 9)], _read_samples, mutate_array),
         Target("data", ".npz", [_npz(arrays), _npz(arrays, packed=True)], _read_data, mutate_archive),
@@ -140,10 +141,13 @@ def _definitions(study: bytes, folder: Path) -> list[bytes]:
     return [json.dumps(each).encode() for each in (stored, {**stored, **DECLARED})]
 
 
-def _sweep() -> bytes:
+def _sweeps() -> list[bytes]:
     sweep = yaml.safe_load(SWEEP.read_text(encoding="utf-8"))
     early = {"type": "hyperband", "eta": 3, "s": 2, "max_iter": 27}
-    return json.dumps({**sweep, "early_terminate": early, "settings": {"a": [1]}}).encode()
+    others = [yaml.safe_load((SWEEPS / name).read_text(encoding="utf-8")) for name in ("nested.yaml", "dqn.yaml")]
+    return [
+        json.dumps(each).encode() for each in ({**sweep, "early_terminate": early, "settings": {"a": [1]}}, *others)
+    ]
 
 
 def _import_study(path: Path) -> None:

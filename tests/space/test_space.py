@@ -282,8 +282,9 @@ def test_units_spread_evenly_over_whole_numbers() -> None:
 
 
 def test_every_parameter_can_be_varied_by_one_line() -> None:
-    plain = {bool: [True, False], int: [1, 2], float: [0.01, 0.02]}
+    plain = {bool: [True, False], int: [1, 2], float: [0.01, 0.02], str: ["a.pth", "b.pth"]}
     for name, parameter in all_parameters().items():
-        if name not in ("model", "widths"):
+        if name != "model":
             choices = TASK_LOSSES["classification"] if name == "loss" else parameter.choices
-            Space({name: list(choices) or plain[parameter.kind]})
+            lists = {"-": ["8-4", [8]], "+": ["flip+crop", ["cutout"]]}.get(parameter.separator or "")
+            Space({name: lists or list(choices) or plain[parameter.kind]})

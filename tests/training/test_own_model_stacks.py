@@ -93,7 +93,7 @@ def test_a_trial_in_a_stack_is_the_trial_alone(model):
         {"optimizer": "adam"},
         {"optimizer": "adam", "gradient_clip": 0.3, "schedule": "cosine"},
         {"optimizer": "momentum", "width": 12},
-        {"optimizer": "momentum", "width": 12, "weight_decay": 0.01},
+        {"optimizer": "momentum", "width": 12, "weight_decay": 0.01, "head_learning_rate_ratio": 0.3},
         {"optimizer": "sgd", "layer_learning_rate_decay": 0.7},
     ]
     configs = [own(model, learning_rate=0.01 * (i + 1), **each) for i, each in enumerate(settings)]

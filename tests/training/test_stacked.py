@@ -100,6 +100,7 @@ members = st.builds(
     loss=st.sampled_from(TASK_LOSSES["classification"]),
     label_smoothing=st.sampled_from([0.0, 0.1]),
     layer_learning_rate_decay=st.sampled_from([1.0, 0.5, 1.4]),
+    head_learning_rate_ratio=st.sampled_from([None, 3.0]),
 )
 
 
@@ -117,7 +118,8 @@ def test_any_cohort(drawn, batch_size):
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_every_choice(batch_norm):
-    """All optimizers under all schedules; each activation, initialisation, loss and profile beside them in turn."""
+    """Each optimizer under three schedules, and each schedule, activation, initialisation, loss and profile in turn."""
+    schedules = sorted(SCHEDULES)
     configs = [
         config(
             widths=None,
@@ -134,7 +136,11 @@ def test_every_choice(batch_norm):
             learning_rate=0.01,
             epochs=2,
         )
-        for i, (optimizer, schedule) in enumerate(product(STACKED, SCHEDULES))
+        for i, (optimizer, schedule) in enumerate(
+            (optimizer, schedules[(3 * place + k) % len(schedules)])
+            for place, optimizer in enumerate(STACKED)
+            for k in range(3)
+        )
     ]
     on = doubled(data(configs[0]))
     for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
@@ -158,6 +164,7 @@ def test_autoencoders(loss):
             activation=sorted(ACTIVATIONS)[i % len(ACTIVATIONS)],
             optimizer=optimizer,
             layer_learning_rate_decay=(1.0, 0.7)[i % 2],
+            head_learning_rate=(None, 0.02, 0.01)[i % 3],
             learning_rate=0.01,
             epochs=2,
         )
@@ -317,7 +324,7 @@ def test_a_member_that_diverges_changes_no_other(optimizer):
 
     calm, wild = cohort(0.015), cohort(1000.0)
     # Enough for NaN everywhere in it, where the optimizer does not bound a step.
-    assert wild[1].status == "diverged" or optimizer in ("rmsprop", "adam", "adamw", "nadam")
+    assert wild[1].status == "diverged" or optimizer not in ("sgd", "momentum", "nesterov", "asgd")
     for number in (0, 2):
         assert bits(calm[number]) == bits(wild[number])
 

@@ -70,6 +70,19 @@ KINDS = [
 ]
 
 
+# These go by the signs of gradients, and Adagrad divides small ones by themselves. Before a normalisation gradients of
+# shifts are 0 but for rounding, of which nobody can say the sign.
+SIGNS = {"rprop", "lion"}
+
+
+def settle(optimizer: str, kind: dict[str, object], **parameters) -> dict[str, object]:
+    """Return parameters under which rounding decides nothing."""
+    settled = {**kind, **parameters, "optimizer": optimizer}
+    if optimizer in SIGNS:
+        settled |= {"model": "mlp", "batch_norm": False}
+    return settled | ({"epsilon": 1e-4} if optimizer == "adagrad" else {})
+
+
 @pytest.fixture
 def general(request, monkeypatch):
     """Compute models of tables by vmap, as modules of any kind are, or by hand."""
@@ -86,8 +99,7 @@ def test_every_choice():
     """All optimizers, and models with all kinds of embeddings; all other choices beside them in turn."""
     configs = [
         tabular(
-            **KINDS[i % len(KINDS)],
-            optimizer=optimizer,
+            **settle(optimizer, KINDS[i % len(KINDS)], batch_norm=i % 4 == 0),
             schedule=list(SCHEDULES)[i % 5],
             activation=sorted(ACTIVATIONS)[i % len(ACTIVATIONS)],
             init=sorted(INITIALISATIONS)[i % 5],
@@ -98,7 +110,6 @@ def test_every_choice():
             weight_decay=(0, 1e-3)[i % 2],
             momentum=(0.0, 0.7)[i // 2 % 2],
             layer_learning_rate_decay=(1.0, 0.7, 1.0)[i % 3],
-            batch_norm=i % 4 == 0,
             embedding_factor=(None, 1.0)[i // 4 % 2],
             epochs=1,
         )
@@ -115,14 +126,12 @@ def test_members_of_one_stack(optimizer):
     """Configurations that differ in their settings alone, some in each layer's learning rate, and some clipped."""
     configs = [
         tabular(
-            **KINDS[1 if STACKED.index(optimizer) % 2 else 4],
-            optimizer=optimizer,
+            **settle(optimizer, KINDS[1 if STACKED.index(optimizer) % 2 else 4], batch_norm=True),
             learning_rate=0.004 * (1 + i),
             gradient_clip=(0, 0.2)[i % 2],
             weight_decay=(1e-3, 0)[i % 2],
             layer_learning_rate_decay=(1.0, 0.6)[i // 2 % 2],
             momentum=(0.5, 0.9)[i // 2 % 2],
-            batch_norm=True,
             batch_size=7,
             epochs=1,
         )

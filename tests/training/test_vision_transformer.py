@@ -76,7 +76,11 @@ def test_parameters_shape_it():
     ("parameters", "shape", "words"),
     [
         ({}, (20,), r"model = 'vit': needs images, but a sample has shape \(20,\); use model = 'mlp'"),
-        ({"patch_size": 5}, SHAPE, "patch_size = 5: does not divide a 8 x 12 image; what does: 1, 2, 4$"),
+        (
+            {"patch_size": 5},
+            SHAPE,
+            "patch_size = 5: does not divide the sides of a picture of 8 x 12; what does: 1, 2, 4$",
+        ),
     ],
 )
 def test_samples_that_it_refuses(parameters, shape, words):

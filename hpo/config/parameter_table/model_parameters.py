@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from hpo.config.choices import ACTIVATIONS, INITIALISATIONS
 from hpo.config.effects import (
+    WHEN_GRU_POOLS,
     when_blocks_use,
     when_hidden_layers_use,
     when_model_uses,
@@ -28,8 +29,8 @@ class ModelParameters(BaseModel):
     model: Annotated[
         str,
         Field(
-            description="mlp, resnet_tabular, cnn, vit, autoencoder, timm:NAME, torchvision:NAME, or a registered "
-            "model's name"
+            description="mlp, resnet_tabular, cnn, vit, autoencoder, text_classifier, timm:NAME, torchvision:NAME, or "
+            "a registered model's name"
         ),
         Group("model"),
     ] = "mlp"
@@ -169,6 +170,25 @@ class ModelParameters(BaseModel):
         Group("table"),
         when_numbers_are_embedded("numeric_bins", "piecewise_linear"),
     ] = 16
+    pooling: Annotated[
+        str,
+        AllowedNames(("mean", "attention", "gru")),
+        Field(description="how a text's tokens become one vector: their mean, weighted or not, or a GRU's last state"),
+        Group("text"),
+        when_model_uses("pooling"),
+    ] = "mean"
+    token_embedding_size: Annotated[
+        int,
+        Field(ge=1, le=4096, description="numbers that each token is embedded in"),
+        Group("text"),
+        when_model_uses("token_embedding_size"),
+    ] = 64
+    gru_size: Annotated[
+        int,
+        Field(ge=1, le=4096, description="numbers of the GRU's state"),
+        Group("text"),
+        WHEN_GRU_POOLS,
+    ] = 64
     latent_size: Annotated[
         int,
         Field(ge=1, le=65536, description="numbers into which the encoder compresses a sample"),

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hpo.config import registry
-from hpo.config.cohort_key import is_measured, stack_key, used_values, why_unstackable
+from hpo.config.cohort_key import AVERAGES_ALONE, is_measured, stack_key, used_values, why_unstackable
 from hpo.config.parameter import Parameter, Value
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.training.data import Data
@@ -30,7 +30,7 @@ from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
 from hpo.training.stacked.gain import Clock, Timing, change_seed, measure_gain
 from hpo.training.stacked.member_functions import Given, member_functions
-from hpo.training.stacked.modules import StackedModules
+from hpo.training.stacked.modules import StackedModules, is_normalised
 from hpo.training.stacked.structure import attributes_of, structure_of
 from hpo.training.stacked.user_values import name_change, read_user_values
 from hpo.utils.text import shorten, summarize_error
@@ -67,6 +67,8 @@ def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> st
         not is_measured(config) or entry.loop
     ):  # most of ours are tested, and a loop's modules are checked where it builds them
         return None
+    if config.averages_weights and is_normalised(build_model(config, data.shape, data.classes)):
+        return AVERAGES_ALONE
     settings = entry.target, config.batch_size, config.task, config.loss, data.shape, data.classes, data.device
     values = (*used_values(config).items(), *settings)
     if values not in _by_values:

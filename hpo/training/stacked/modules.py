@@ -22,7 +22,12 @@ from hpo.training.stacked.member_functions import Draws, Share, member_functions
 from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.structure import share_name
 
-__all__ = ["SerialModules", "StackedModules"]
+__all__ = ["SerialModules", "StackedModules", "is_normalised"]
+
+
+def is_normalised(module: nn.Module) -> bool:
+    """Return whether a module has batch normalisation."""
+    return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
 
 
 class Place(NamedTuple):
@@ -70,7 +75,7 @@ class StackedModules:
         first, count = modules[0], len(modules)
         self.shape, self.features, self._precision = tuple(shape), math.prod(shape), precision
         self.layout = torch.contiguous_format
-        self.normalised = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in first.modules())
+        self.normalised = is_normalised(first)
         layers = weight_layers(first)
         groups = layers if by_layer else [[each for layer in layers for each in layer]]
         self.below = [[len(groups) - 1 - group] * count for group in range(len(groups))]

@@ -88,6 +88,7 @@ class Rprop(Stepper):
     """
 
     SLOTS = ("gradient", "size")
+    DECOUPLED = True  # it has no weight decay
     GROWTH, SHRINKAGE = 1.2, 0.5
     BOUNDS = 1e-6, 50.0
 
