@@ -158,7 +158,7 @@ def _sweeps() -> list[bytes]:
 
 
 def _import_study(path: Path) -> None:
-    import_study(path, ImportOptions(dataset="mnist")).toml("x")
+    import_study(path, ImportOptions(dataset="mnist", renames={"value": "val_loss"})).toml("x")
 
 
 def _import_script(path: Path) -> None:

@@ -27,6 +27,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 SIGMAS = 2  # half the width of the range that replaces a normal distribution: 95 % of it
+DIGITS = 18  # of a whole number of 64 bits
 LISTED = 100  # values of a quantized range that is given as a list, because its ends lie between its steps
 
 
@@ -73,14 +74,12 @@ def number(value: object, what: str) -> float:
 def _parse_number(value: object) -> float:
     """Return the number that a text is, which YAML makes of 1e-4; not a number if it is none."""
     text = value.strip() if isinstance(value, str) else ""
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    for kind in (int, float) if len(text) < DIGITS else (float,):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return math.nan
 
 
 def count(value: object, what: str) -> int:
