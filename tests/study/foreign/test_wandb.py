@@ -232,8 +232,8 @@ def test_nested_parameters_renames_and_what_is_unknown(tmp_path: Path) -> None:
         "metric score -> val_loss",
     ]
     assert found.notes == [
-        "optimizer: left out: 'Lookahead' has no equivalent among the values of optimizer; name one with "
-        "--rename optimizer.VALUE=OURS",
+        "optimizer: left out: 'Lookahead' has no equivalent among the values of optimizer; name one with --rename "
+        "optimizer.VALUE=OURS",
         "tokens: left out: no equivalent; name one with --rename THEIRS=OURS",
         "the file says nothing of these, and ours are used: model = mlp, epochs = 5; --set changes them",
     ]
@@ -311,8 +311,11 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
         ),
         (
             {"parameters": {"lr": {"values": [0.1, 1]}, "base_lr": {"value": 1}}},
-            "1 thing is refused: base_lr -> learning_rate: lr is learning_rate already; --rename one, or "
-            "--leave-out it",
+            "1 thing is refused: base_lr -> learning_rate: lr is learning_rate already; --rename one, or --leave-out",
+        ),
+        (
+            {"parameters": {"width": {"values": [8, 9]}, "learning_rate": {"min": 0.0, "max": 1e300, "q": 1e-300}}},
+            r"1 thing is refused: .*0 to 1e\+300 is too wide to draw from, or has too many steps",
         ),
         ({"parameters": {"width": {"value": 8}}}, "nothing would vary, so that all trials would be the same; write a"),
         (
