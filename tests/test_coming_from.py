@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import optuna
 import pytest
 from ray import tune
+from ray.tune.search.variant_generator import generate_variants
 
 from hpo.space import Float, Int
+from hpo.study.foreign.readers import read_search
+from hpo.study.foreign.search import Choices, Range
+from tests.helpers import ROOT
 
 DRAWS = 3000
 
@@ -34,6 +43,54 @@ def test_ray_tunes_real_numbers_stay_below_the_upper_bound() -> None:
         drawn = np.array(domain.sample(size=DRAWS))
         assert 0.5 <= drawn.min() < 0.505
         assert 0.99 < drawn.max() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("expression", "values"),
+    [
+        ("tune.randint(1, 4)", {1, 2, 3}),
+        ("tune.qrandint(2, 8, 2)", {2, 4, 6, 8}),
+        ("tune.qrandint(2, 9, 2)", {2, 4, 6, 8}),
+        ("tune.qrandint(1, 4, 1)", {1, 2, 3}),
+        ("tune.lograndint(1, 4)", {1, 2, 3}),
+        ("tune.qlograndint(1, 4, 1)", {1, 2, 3}),
+        ("tune.quniform(0.0, 1.0, 0.25)", {0.0, 0.25, 0.5, 0.75, 1.0}),
+        ("tune.choice([1, 'a'])", {1, "a"}),
+    ],
+)
+def test_an_import_has_the_values_that_ray_tune_draws(expression: str, values: set[float], tmp_path: Path) -> None:
+    np.random.seed(0)
+    assert set(eval(expression, {"tune": tune}).sample(size=DRAWS)) == values
+    (tmp_path / "space.py").write_text(f"from ray import tune\nspace = {{'x': {expression}}}\n")
+    domain = read_search(tmp_path / "space.py").parameters[0].domain
+    if isinstance(domain, Choices):
+        assert set(domain.values) == values
+    else:
+        assert isinstance(domain, Range)
+        step = domain.step or 1
+        assert {domain.low + step * n for n in range(round((domain.high - domain.low) / step) + 1)} == values
+
+
+def test_nested_spaces_have_the_conditions_that_ray_tune_resolves() -> None:
+    file = ROOT / "tests" / "imports" / "ray_tune" / "nested.py"
+    scope = runpy.run_path(str(file), run_name="nested")
+    parameters = read_search(file).parameters
+    for _ in range(20):
+        _, drawn = next(generate_variants({"config": scope["search_space"]}))
+        theirs = dict(flatten(drawn["config"]))
+        ours = [each for each in parameters if all(theirs[name] in values for name, values in each.when.items())]
+        assert {each.name for each in ours} == set(theirs)
+        for each in ours:
+            if isinstance(each.domain, Range):
+                assert each.domain.low <= theirs[each.name] <= each.domain.high
+
+
+def flatten(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def test_optunas_bounds_are_ours() -> None:

@@ -63,6 +63,11 @@ CONFIG = TrialConfig(widths="8-8")
 # Metrics of an epoch by fit, as a row of hpo_fits has them.
 FIT_METRICS = b'{"epoch": [2, 2, 2], "val_loss": [0.5, 0.25, null], "seconds": [1.5, 1, 2], "fit": [0, 1, 2]}'
 SWEEPS = Path(__file__).parent.parent / "imports" / "wandb"
+OTHER_SEARCHES = [
+    file for tool in ("hydra", "katib", "keras_tuner", "nni") for file in (SWEEPS.parent / tool).iterdir()
+    if file.suffix in (".yaml", ".json")
+]  # fmt: skip
+SCRIPTS = [file for tool in ("optuna", "ray_tune") for file in sorted((SWEEPS.parent / tool).glob("*.py"))]
 SWEEP = Path(__file__).parent.parent / "study" / "foreign" / "fashion_sweep.yaml"
 
 
@@ -108,6 +113,7 @@ def make_targets(folder: Path) -> list[Target]:
         *(Target("config", f".{s}", [config], _read_config, documents[s]) for s in ("toml", "json", "yaml")),
         Target("sweep", ".yaml", _sweeps(), _import_study, documents["yaml"]),
         Target("loop", ".yaml", _sweeps(), _import_loop, documents["yaml"]),
+        Target("script", ".py", [file.read_bytes() for file in SCRIPTS], _import_script, mutate_bytes),
         Target("override", ".txt", [b"epochs=5", b'width={low=1, high=9}'], _read_override, mutate_bytes),
         Target("array", ".npy", [_npy(arrays["x_test"]), _npy(arrays["x_test"][0] / 9)], _read_samples, mutate_array),
         Target("data", ".npz", [_npz(arrays), _npz(arrays, packed=True)], _read_data, mutate_archive),
@@ -144,7 +150,8 @@ def _definitions(study: bytes, folder: Path) -> list[bytes]:
 def _sweeps() -> list[bytes]:
     sweep = yaml.safe_load(SWEEP.read_text(encoding="utf-8"))
     early = {"type": "hyperband", "eta": 3, "s": 2, "max_iter": 27}
-    others = [yaml.safe_load((SWEEPS / name).read_text(encoding="utf-8")) for name in ("nested.yaml", "dqn.yaml")]
+    files = [SWEEPS / "nested.yaml", SWEEPS / "dqn.yaml", *sorted(OTHER_SEARCHES)]
+    others = [yaml.safe_load(file.read_text(encoding="utf-8")) for file in files]
     return [
         json.dumps(each).encode() for each in ({**sweep, "early_terminate": early, "settings": {"a": [1]}}, *others)
     ]
@@ -152,6 +159,11 @@ def _sweeps() -> list[bytes]:
 
 def _import_study(path: Path) -> None:
     import_study(path, ImportOptions(dataset="mnist")).toml("x")
+
+
+def _import_script(path: Path) -> None:
+    _import_loop(path)
+    _import_study(path)
 
 
 def _import_loop(path: Path) -> None:

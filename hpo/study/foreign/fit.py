@@ -230,7 +230,10 @@ def _cut(parameter: Parameter, low: float, high: float, step: float | None) -> t
 
 def _last_step(low: float, high: float, step: float) -> float:
     """Return the last of the steps from `low` that is not above `high`."""
-    last = low + step * math.floor((high - low) / step + 1e-9)
+    count = (high - low) / step
+    if not math.isfinite(count):
+        raise OutsideBoundsError(f"steps of {step:g} from {low:g} to {high:g} cannot be counted")
+    last = low + step * math.floor(count + 1e-9)
     return int(last) if isinstance(low, int) else float(f"{last:.12g}")
 
 

@@ -160,7 +160,7 @@ def _read_numbers(config: Spec, *, integer: bool) -> Read:
 
 def _multiply(low: float, high: float, factor: float, sampling: str, *, integer: bool) -> list[float]:
     """Return low, low * factor, low * factor ** 2, … up to high; or, of reverse_log, these mirrored in the range."""
-    if factor <= 1 or not 0 < low <= high:
+    if factor <= 1 or not 0 < low <= high or not math.isfinite(high / low):
         raise DefinitionError(f"step = {factor:g}: a factor must be above 1, and the range above 0")
     last = int(math.log(high / low, factor) + 1e-8)
     if last >= LISTED:

@@ -7,6 +7,7 @@ import itertools
 import math
 import operator
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +46,9 @@ def parse_source(text: str) -> Source:
         DefinitionError: it is no Python of a version that is still in use; the message names the line.
     """
     try:
-        tree = ast.parse(text)
+        with warnings.catch_warnings():  # of what is wrong in the file, but not here
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
     except SyntaxError as error:
         raise DefinitionError(f"line {error.lineno}: is no valid Python: {shorten(error.msg, quote=False)}") from error
     except (ValueError, RecursionError, MemoryError) as error:
@@ -230,8 +233,10 @@ def _bounded(value: Any) -> Any:
     Raises:
         UnreadableError: it is.
     """
-    too_large = (isinstance(value, int) and abs(value) >= LARGEST) or (
-        isinstance(value, str | list) and len(value) > (TEXT_LENGTH if isinstance(value, str) else LENGTH)
+    too_large = (
+        isinstance(value, complex)
+        or (isinstance(value, int) and abs(value) >= LARGEST)
+        or (isinstance(value, str | list) and len(value) > (TEXT_LENGTH if isinstance(value, str) else LENGTH))
     )
     if too_large:
         raise UnreadableError

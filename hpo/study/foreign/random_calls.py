@@ -25,7 +25,7 @@ def read_draw(source: Source, node: ast.expr) -> Read:
     """
     try:
         return _read(source, node)
-    except RequestError as error:
+    except (RequestError, ArithmeticError, TypeError, ValueError) as error:
         raise UnreadableError from error
 
 
