@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 
 from hpo.errors import TrialTimeoutError
 from hpo.execution.study_callback import RunningTrial
@@ -123,7 +125,7 @@ class Watchdog:
     def stack(self) -> str:
         """Return the stack of the training thread, innermost call last."""
         run = self._run
-        frame = None if run is None else sys._current_frames().get(run.thread)
+        frame = None if run is None else _current_frame(run.thread)
         return "" if frame is None else format_stack(frame)
 
     def _look(self, run: _Run) -> float:
@@ -133,6 +135,21 @@ class Watchdog:
             run.longest = max(run.longest, now - run.changed)
             run.seen, run.changed = ticks, now
         return now - run.changed
+
+
+def _current_frame(thread: int) -> FrameType | None:
+    """Return the frame that a thread is in.
+
+    Python holds the lock of its threads meanwhile, and waits for it for ever if a garbage collection then drops one
+    (github.com/python/cpython/issues/106883).
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames().get(thread)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _over(seconds: float, run: _Run) -> str:

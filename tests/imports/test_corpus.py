@@ -27,6 +27,13 @@ from tests.imports.cases import CASES, LOOP, Case
 EACH_CASE = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
 
+@pytest.fixture(autouse=True)
+def _no_models_but_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what other tests have registered: a model of that name could be what a file means."""
+    ours = {name: entry for name, entry in registry.models._entries.items() if entry.builtin}
+    monkeypatch.setattr(registry.models, "_entries", ours)
+
+
 @EACH_CASE
 def test_a_file_gives_its_study_or_its_refusal(case: Case) -> None:
     expected = case.expected if case.expected.exists() else case.refusal

@@ -132,7 +132,7 @@ class Mlp:
         return cls([rng.normal(scale=0.5, size=shape) for shape in shapes[: len(shapes) - len(own)]], activation)
 
     def learned(self, layer: int) -> list[Array]:
-        """What the activation behind a layer has learned."""
+        """Weights that the activation behind a layer has learned."""
         return self.parameters[self.stride * layer + 2 : self.stride * (layer + 1)]
 
     def forward(self, x: Array) -> tuple[Array, list[Array], list[Array]]:

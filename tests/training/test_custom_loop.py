@@ -237,9 +237,9 @@ def test_patience_counts_improvements_that_are_large_enough() -> None:
             trial.report(val_accuracy=0.5 + 0.01 * epoch)
 
     hpo.training_loop("strict", uses=["epochs", "patience", "min_delta"])(loop)
-    config = TrialConfig(model="strict", epochs=9, patience=2, min_delta=0.025)
+    config = TrialConfig(model="strict", epochs=9, patience=2, min_delta=0.015)
     (outcome,) = train([config], data(TrialConfig(validation=20)), TrainSettings(monitor="val_accuracy"))
-    assert (outcome.status, len(outcome.history)) == ("completed", 9)  # each third epoch counts
+    assert (outcome.status, len(outcome.history)) == ("completed", 9)  # each second epoch counts
     config = TrialConfig(model="strict", epochs=9, patience=2, min_delta=0.1)
     (outcome,) = train([config], data(TrialConfig(validation=20)), TrainSettings(monitor="val_accuracy"))
     assert (outcome.status, outcome.best_epoch) == ("early_stopped", 3)

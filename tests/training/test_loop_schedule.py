@@ -32,7 +32,7 @@ SETTINGS = TrainSettings(monitor="val_accuracy")
 def own_schedules(monkeypatch):
     monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
     hpo.training_loop("scheduled", uses=USES)(scheduled)
-    hpo.training_loop("plain", uses=USES)(plain)
+    hpo.training_loop("by_hand", uses=USES)(plain)
     hpo.training_loop("in_stacks", uses=USES, stack=True)(in_stacks)
     SEEN.clear()
 
@@ -114,7 +114,7 @@ def test_a_stack_follows_the_schedule_of_each_trial():
     found = train(configs, on, SETTINGS)
     assert found[3].config == found[2].config
     for place, outcome in enumerate(found):
-        other = {"model": "plain", **({"schedule": "constant"} if place == 3 else {})}
+        other = {"model": "by_hand", **({"schedule": "constant"} if place == 3 else {})}
         (expected,) = train([TrialConfig(**{**configs[place].effective(), **other})], on, SETTINGS)
         losses, wanted = ([row["val_loss"] for row in each.history] for each in (outcome, expected))
         assert losses == pytest.approx(wanted, rel=1e-4), configs[place]

@@ -121,11 +121,11 @@ def test_a_model_that_takes_codes_says_how_to_register_it() -> None:
 def test_scaling_has_no_effect_and_the_trait_is_declared_where_it_is_on() -> None:
     assert "input_scaling" not in config(input_scaling="unit").effective()
     assert why_unstackable(config()) == "it takes whole numbers, and a stack computes real ones"
-    registry.model("plain")(lambda *_: nn.Linear(5, 3))
-    declared = Declarations().select(["codes", "plain"], [])
+    registry.model("numbers")(lambda *_: nn.Linear(5, 3))
+    declared = Declarations().select(["codes", "numbers"], [])
     stored = {each["name"]: each for each in declared.model_dump(mode="json")["models"]}
     assert stored["codes"]["integers"] is True
-    assert "integers" not in stored["plain"]
+    assert "integers" not in stored["numbers"]
     assert Declarations.model_validate(declared.model_dump(mode="json")) == declared
 
 

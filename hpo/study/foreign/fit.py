@@ -16,6 +16,7 @@ from hpo.config.aliases import SYNONYM_BOUNDS, VALUE_ALIASES, canonical
 from hpo.config.parameter import Parameter
 from hpo.config.values import OFF, Value, spell_value
 from hpo.errors import ConfigError, DefinitionError
+from hpo.space.domains import STEPS_LIMIT
 from hpo.study.foreign.search import Computed, Constant, ForeignDomain, Range
 from hpo.utils.text import shorten
 
@@ -185,6 +186,8 @@ def _fit_range(parameter: Parameter, domain: Range) -> Fit:
         raise OtherMeaningError(f"a range of numbers is no {parameter.name} of ours")
     _check_meaning(parameter, domain.high)
     low, high, step, notes = domain.low, domain.high, domain.step, []
+    if not math.isfinite(high - low) or (step and (high - low) / step > STEPS_LIMIT):
+        raise OutsideBoundsError(f"{low:g} to {high:g} is too wide to draw from, or has too many steps")
     if parameter.kind is int:
         if not domain.integer and (step is None or step % 1):
             notes.append("only its whole numbers")

@@ -14,6 +14,7 @@ from hpo.config.parameter import Parameter
 from hpo.config.trial_config import all_parameters, is_shared
 from hpo.config.values import plain_value
 from hpo.errors import ConfigError, DefinitionError
+from hpo.space.domains import STEPS_LIMIT
 from hpo.study.foreign.search import Choices, Computed, Constant, ForeignDomain, ForeignParameter, ForeignSearch, Range
 
 __all__ = ["LoopField", "iterate_lines", "make_fields", "write"]
@@ -175,14 +176,16 @@ def _write_range(domain: Range, suffix: str) -> tuple[str, str, str]:
         step, note = None, f"its steps of {domain.step:g} on a logarithmic scale have no equivalent"
     if domain.log and low <= 0:
         raise DefinitionError(f"low = {low:g}: must be above 0 on a logarithmic scale")
-    if low > high or not (math.isfinite(low) and math.isfinite(high)):
-        raise DefinitionError(f"a range from {low:g} to {high:g} holds nothing")
+    if low > high or not (math.isfinite(low) and math.isfinite(high - low)):
+        raise DefinitionError(f"a range from {low:g} to {high:g} is empty, or too wide to draw from")
     whole = domain.integer and (step is None or step % 1 == 0)
     if whole:
         low, high = math.ceil(low), math.floor(high)
     options = ", log=True" if domain.log else ""
     if step is not None and not domain.log and not (whole and step == 1):
         step = int(step) if whole else step
+        if (high - low) / step > STEPS_LIMIT:
+            raise DefinitionError(f"steps of {step:g} from {low:g} to {high:g} are too many to be told apart")
         count = math.floor((high - low) / step + 1e-9)
         high = low + count * step if whole else float(f"{low + count * step:.12g}")
         options = f", step={step!r}"

@@ -153,7 +153,8 @@ class ParameterMapper:
         self.canonical = {canonical(name): name for name in self.table}
         self.other_learning = name_other_learning(search)
         self.uses = {use for name in self.models for use in registry.models.get(name).uses}
-        self.of_models = {use for name in registry.models.names() for use in registry.models.get(name).uses}
+        entries = map(registry.models.get, registry.models.names())
+        self.of_models = {use for entry in entries if not entry.loop for use in entry.uses}
 
     def map(self) -> list[Outcome]:
         """Return the outcome of every parameter, in the file's order."""

@@ -22,7 +22,7 @@ Values = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Scope:
-    """What is known at a place in a function.
+    """Knowledge at a place in a function.
 
     Attributes:
         when: values of other parameters under which the place is reached.

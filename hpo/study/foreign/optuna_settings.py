@@ -1,4 +1,4 @@
-"""What a file gives to Optuna's `create_study` and `optimize`: direction, sampler, pruner and number of trials."""
+"""Keywords of Optuna's `create_study` and `optimize` in a file: direction, sampler, pruner and number of trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file gives to Ray Tune beside a search space: metric, number of samples, search algorithm and scheduler."""
+"""Settings of Ray Tune beside a search space: metric, number of samples, search algorithm and scheduler."""
 
 from __future__ import annotations
 

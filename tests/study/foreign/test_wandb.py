@@ -63,7 +63,7 @@ def test_the_sweep_of_fashion_mnist_is_the_template(tmp_path: Path) -> None:
         "bs -> batch_size",
         "lr -> learning_rate",
         "activation_function -> activation (ReLU -> relu, logistic -> sigmoid)",
-        "optimizer -> optimizer (SGD -> sgd, nag -> nesterov, RMSprop -> rmsprop, Adam -> adam, NAdam -> nadam)",
+        "optimizer: SGD -> sgd, nag -> nesterov, RMSprop -> rmsprop, Adam -> adam, NAdam -> nadam",
         "weight_init -> init (Xavier -> xavier, random -> normal)",
         "metric val_acc -> val_accuracy",
         "note: program, project: they say how runs are started; here hpo launch and hpo worker do that",
@@ -226,14 +226,15 @@ def test_nested_parameters_renames_and_what_is_unknown(tmp_path: Path) -> None:
     assert found.table["parameters"] == {"optimizer": ["adam", "adamw"], "learning_rate": 0.01, "width": [8, 16]}
     assert (found.table["objective"], found.table["target"]) == ("val_loss", 0.1)
     assert found.mappings == [
-        "optimizer -> optimizer (Adam -> adam, Lion -> adamw)",
+        "optimizer: Adam -> adam, Lion -> adamw",
         "opt.lr -> learning_rate",
         "fc -> width",
         "metric score -> val_loss",
     ]
     assert found.notes == [
-        "optimizer: left out: 'Lookahead': has no equivalent among the values of optimizer",
-        "tokens: no place here, and left out: it has no equivalent; name one with --rename tokens=OURS",
+        "optimizer: left out: 'Lookahead' has no equivalent among the values of optimizer; name one with --rename "
+        "optimizer.VALUE=OURS",
+        "tokens: left out: no equivalent; name one with --rename THEIRS=OURS",
         "the file says nothing of these, and ours are used: model = mlp, epochs = 5; --set changes them",
     ]
     text = found.toml("sweep.yaml")
@@ -306,11 +307,15 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
         ({"parameters": {"dropout": {"min": 0.0, "max": "x"}}}, "parameters.dropout: max = 'x': must be a number"),
         (
             {"parameters": {"dropout": {"min": 0.0, "max": 2.5}, "lr": {"values": [0.1, 0.2]}}},
-            "1 thing is refused: dropout -> dropout: 0 to 2.5 is out of bounds, must be 0 <= x < 1",
+            "1 thing is refused: dropout: 0 to 2.5 is out of bounds, must be 0 <= x < 1",
         ),
         (
             {"parameters": {"lr": {"values": [0.1, 1]}, "base_lr": {"value": 1}}},
-            "1 thing is refused: base_lr -> learning_rate: lr is that already; --rename one, or --leave-out it",
+            "1 thing is refused: base_lr -> learning_rate: lr is learning_rate already; --rename one, or --leave-out",
+        ),
+        (
+            {"parameters": {"width": {"values": [8, 9]}, "learning_rate": {"min": 0.0, "max": 1e300, "q": 1e-300}}},
+            r"1 thing is refused: .*0 to 1e\+300 is too wide to draw from, or has too many steps",
         ),
         ({"parameters": {"width": {"value": 8}}}, "nothing would vary, so that all trials would be the same; write a"),
         (
