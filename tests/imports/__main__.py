@@ -12,7 +12,13 @@ def _row(case: Case) -> tuple[str, str, str, str, str]:
     if isinstance(outcome, str):
         return case.name, case.construct, "refused", f"0/{loop.total}", f"{loop.kept}/{loop.total}"
     share = f"{outcome.kept}/{outcome.total}"
-    return case.name, case.construct, f"imported, {len(outcome.notes)} notes", share, f"{loop.kept}/{loop.total}"
+    return (
+        case.name,
+        case.construct,
+        f"imported, {len(outcome.notes)} note{'' if len(outcome.notes) == 1 else 's'}",
+        share,
+        f"{loop.kept}/{loop.total}",
+    )
 
 
 def _sum(column: list[str]) -> str:
