@@ -58,7 +58,7 @@ def test_stacked():
 
 @pytest.mark.usefixtures("in_float64")
 def test_stacked_with_batches_of_their_own():
-    """Where the last batches are of unequal sizes, too: of 140, 141 and 143 samples."""
+    """Last batches of unequal sizes too: of 140, 141 and 143 samples."""
     configs = [config(**PARTS, order_seed=i, validation=20 - i * (i + 1) // 2, optimizer="adam") for i in range(3)]
     on = [doubled(data(each)) for each in configs]
     expected = [outcome for each, own_data in zip(configs, on, strict=True) for outcome in alone([each], own_data)]
