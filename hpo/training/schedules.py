@@ -69,8 +69,12 @@ def falls_so_far(config: TrialConfig, rows: Iterable[Mapping[str, float]], monit
 
 
 def rate_key(config: TrialConfig) -> Hashable | None:
-    """Return a key that is equal for trials of the same rates at each step; None where the rates are a trial's own."""
-    if config.schedule == "reduce_on_plateau":
+    """Return a key that is equal for trials of the same rates at each step.
+
+    None where the rates are a trial's own: under `reduce_on_plateau`, and in a loop of the user's own, which may give
+    them at each step.
+    """
+    if config.schedule == "reduce_on_plateau" or config._models.get(config.model).loop:
         return None
     names = [name for name in ScheduleParameters.model_fields if name not in FINAL]
     return config.learning_rate, config.final_rate, config.epochs, *(getattr(config, name) for name in names)

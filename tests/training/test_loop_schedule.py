@@ -120,6 +120,24 @@ def test_a_stack_follows_the_schedule_of_each_trial():
         assert losses == pytest.approx(wanted, rel=1e-4), configs[place]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_rates_that_a_loop_gives_are_each_trials_own(optimizer):
+    """Of trials of equal configurations too."""
+
+    def loop(trial: hpo.Trial) -> None:
+        stack, on = trial.stack(build), trial.data
+        for _ in stack.epochs():
+            stack.step(on.x_train, on.y_train, F.cross_entropy, rates=[0.1, 0.0])
+            losses = [F.cross_entropy(each, on.y_val).item() for each in stack.predict(on.x_val)]
+            stack.report(val_accuracy=0.5, val_loss=losses)
+
+    hpo.training_loop("given", uses=USES, stack=True)(loop)
+    config = TrialConfig(model="given", epochs=3, width=8, validation=20, optimizer=optimizer)
+    moving, still = train([config, config], data(config), SETTINGS)
+    assert len({row["val_loss"] for row in moving.history}) == 3
+    assert len({row["val_loss"] for row in still.history}) == 1
+
+
 @pytest.mark.parametrize(("call", "words"), [("schedule", "steps=0"), ("stack", "stack.epochs(steps=0)")])
 def test_no_steps_are_one_line(call, words):
     def loop(trial: hpo.Trial) -> None:
