@@ -6,6 +6,7 @@ are read by the same code and join it. No torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, lru_cache
@@ -186,7 +187,8 @@ class TrialConfig(
     @property
     def first_averaged_epoch(self) -> int:
         """First epoch, from 1, whose weights are part of the mean of `swa`."""
-        return int(self.swa_start * self.epochs) + 1
+        # The product of a decimal fraction can lie just below a whole number: 0.29 * 100 is 28.999999999999996.
+        return math.floor(self.swa_start * self.epochs + 1e-9) + 1
 
     @property
     def head_rate_factor(self) -> float:

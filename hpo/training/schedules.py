@@ -33,7 +33,9 @@ def rate_at(config: TrialConfig, step: int, steps: int, falls: int = 0) -> float
     warmup = _warmup_steps(config, steps)
     rising = (step + 1) / warmup if step < warmup else 1.0
     if config.schedule == "reduce_on_plateau":
-        return max(_fallen_rate(config, falls), config.final_learning_rate or 0.0) * rising
+        # It falls to the final rate; one that begins below that stays where it is.
+        lowest = min(config.final_learning_rate or 0.0, config.learning_rate)
+        return max(_fallen_rate(config, falls), lowest) * rising
     if step < warmup:
         return config.learning_rate * rising
     if config.schedule == "constant":

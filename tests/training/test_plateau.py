@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from hpo.config.trial_config import TrialConfig
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import train
 from hpo.training.member import TrainResult
+from hpo.training.schedules import falls_so_far, rate_at
 from hpo.training.settings import TrainSettings
 from tests.training.resumable import EVERYTHING, bits, config, data, one, stop_after
 from tests.training.test_stacked import Prunes, alone, assert_close, doubled, in_float64
@@ -19,17 +22,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LOSS = {"monitor": "val_loss", "direction": "minimize"}
 
 
-def plateau(**given) -> TrialConfig:
+def plateau(**parameters) -> TrialConfig:
     """Eight epochs at rates so high that the loss of validation stagnates now and then."""
     fixed = {"schedule": "reduce_on_plateau", "plateau_patience": 0, "gamma": 0.5, "epochs": 8, "batch_size": 16}
-    return config(**{**fixed, "optimizer": "adam", "learning_rate": 0.3, **given})
+    return config(**{**fixed, "optimizer": "adam", "learning_rate": 0.3, **parameters})
 
 
 def rates_of_torch(outcome: TrainResult, monitor: str, direction: str) -> list[float]:
-    given = outcome.config
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=given.learning_rate)
+    own = outcome.config
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=own.learning_rate)
     scheduler = ReduceLROnPlateau(
-        optimizer, direction[:3], given.gamma, given.plateau_patience, given.min_delta or 0, "abs", eps=0
+        optimizer, direction[:3], own.gamma, own.plateau_patience, own.min_delta or 0, "abs", eps=0
     )
     rates = []
     for row in outcome.history:
@@ -38,9 +41,28 @@ def rates_of_torch(outcome: TrainResult, monitor: str, direction: str) -> list[f
     return rates
 
 
+@settings(deadline=None)  # torch's first scheduler takes longer
+@given(
+    floor=st.sampled_from([1e-3, 1e-2, 0.1, 0.3, 1.0]),
+    rate=st.sampled_from([1e-3, 1e-2, 0.3]),
+    losses=st.lists(st.floats(0, 2), min_size=8, max_size=8),
+)
+def test_the_final_rate_is_torchs_min_lr_on_either_side_of_the_rate(floor, rate, losses):
+    """A rate that begins below it stays where it is."""
+    config = plateau(learning_rate=rate, final_learning_rate=floor)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
+    scheduler = ReduceLROnPlateau(optimizer, "min", 0.5, 0, 0, "abs", min_lr=floor, eps=0)
+    rows: list[dict[str, float]] = []
+    for epoch, loss in enumerate(losses, 1):
+        scheduler.step(loss)
+        rows.append({"val_loss": loss})
+        falls = falls_so_far(config, rows, **LOSS)
+        assert rate_at(config, epoch, 8, falls) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
 @pytest.mark.usefixtures("in_float64")
 def test_each_member_of_a_stack_has_its_own():
-    settings = [
+    each_has = [
         {},
         {},
         {"plateau_patience": 1},
@@ -48,7 +70,7 @@ def test_each_member_of_a_stack_has_its_own():
         {"optimizer": "momentum"},
         {"final_learning_rate": 0.1},
     ]
-    configs = [plateau(**each, init_seed=i, warmup_epochs=0.5) for i, each in enumerate(settings)]
+    configs = [plateau(**each, init_seed=i, warmup_epochs=0.5) for i, each in enumerate(each_has)]
     on = doubled(data(configs[0]))
     found = train(configs, on, TrainSettings(**LOSS))
     rates = [[row["learning_rate"] for row in outcome.history] for outcome in found]

@@ -285,3 +285,10 @@ def test_a_stack_of_a_loop_cannot_measure_batch_normalisation(monkeypatch: pytes
     given = config(model="averaging", **EMA)
     with pytest.raises(RunError, match="cannot average the weights of models with batch normalisation"):
         train([given, given], data(given))
+
+
+@pytest.mark.parametrize("epochs", [7, 100, 1000])
+def test_the_first_averaged_epoch_follows_from_the_decimal_fraction(epochs):
+    for hundredths in range(100):
+        first = config(**SWA | {"swa_start": hundredths / 100}, epochs=epochs).first_averaged_epoch
+        assert first == hundredths * epochs // 100 + 1
