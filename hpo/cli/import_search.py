@@ -28,7 +28,7 @@ from hpo.errors import ImportRefusedError, RequestError
     "renames",
     multiple=True,
     metavar="THEIRS=OURS",
-    help="Our name of their parameter or metric, or of a value, as optimizer.Lion=adamw; may be repeated.",
+    help="Our name of their parameter or metric, or of a value, as optimizer.LAMB=adamw; may be repeated.",
 )
 @click.option(
     "--leave-out",

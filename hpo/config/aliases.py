@@ -93,8 +93,8 @@ PARAMETER_ALIASES: Mapping[str, tuple[str, ...]] = _spell(
         "beta2": "adambeta2 b2",
         "epsilon": "eps adamepsilon adameps",
         "weight_decay": "wd weightdec adamweightdecay",
-        "gradient_clip": "clipnorm maxgradnorm gradnormclip gradclipnorm gradientclipnorm clipgradnorm gradientclipval"
-        " gradientclippingmaxnorm gradnorm maxnorm",
+        "gradient_clip": "maxgradnorm globalclipnorm gradnormclip gradclipnorm gradientclipnorm clipgradnorm"
+        " gradientclipval gradientclippingmaxnorm gradnorm",
         "patience": "earlystoppingpatience earlystoppatience espatience earlystopping earlystop patienceepochs",
         "min_delta": "earlystoppingmindelta earlystoppingdelta esmindelta",
         "label_smoothing": "labelsmooth smoothing labelsmoothingfactor",
@@ -111,7 +111,6 @@ PARAMETER_ALIASES: Mapping[str, tuple[str, ...]] = _spell(
 
 # Words that look like one of our parameters: which one, unless its unit is another in any case, and what they can mean.
 NEAR_MISSES: Mapping[str, tuple[str | None, str]] = {
-    "gamma": ("gamma", "it may be a schedule's factor, a discount or a focal loss's exponent"),
     "l2": ("weight_decay", "a penalty l2 * w**2 has twice the gradient of weight_decay"),
     "l2reg": ("weight_decay", "a penalty l2 * w**2 has twice the gradient of weight_decay"),
     "l2regularization": ("weight_decay", "a penalty l2 * w**2 has twice the gradient of weight_decay"),
@@ -126,6 +125,9 @@ NEAR_MISSES: Mapping[str, tuple[str | None, str]] = {
     "gradientclipping": ("gradient_clip", "ours limits the norm of the gradient, and not its values"),
     "clip": ("gradient_clip", "ours limits the norm of the gradient, and not its values"),
     "clipvalue": ("gradient_clip", "ours limits the norm of the gradient, and not its values"),
+    "clipnorm": ("gradient_clip", "in Keras it limits the gradient of each variable, and not of all together"),
+    "maxnorm": ("gradient_clip", "it may be a bound of the weights"),
+    "nesterov": (None, "write it as an optimizer: --rename optimizer.sgd=nesterov"),
     "keepprob": (None, "it is 1 - dropout"),
     "steps": (None, "it counts steps, or something else, and not passes over the data"),
     "iterations": (None, "it counts steps, or something else, and not passes over the data"),
@@ -228,7 +230,6 @@ VALUE_ALIASES: Mapping[str, Mapping[str, str]] = {
         "cosineannealing": "cosine",
         "cosinedecay": "cosine",
         "cosinelr": "cosine",
-        "linearlr": "linear",
         "lineardecay": "linear",
         "onecyclelr": "one_cycle",
         "steplr": "step",
@@ -299,4 +300,9 @@ METRIC_ALIASES: Mapping[str, str] = {
     "rmse": "val_rmse",
 }
 
-DATASET_ALIASES: Mapping[str, str] = {"fashionmnist": "fashion_mnist", "mnist": "mnist"}
+DATASET_ALIASES: Mapping[str, str] = {
+    "fashionmnist": "fashion_mnist",
+    "mnist": "mnist",
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+}

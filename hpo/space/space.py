@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 
 from hpo.config import registry
+from hpo.config.choices import OPTIMIZERS
 from hpo.config.parameter import Parameter
 from hpo.config.registry import Models
 from hpo.config.trial_config import TrialConfig, all_parameters
@@ -361,5 +362,6 @@ class Space:
         for name, values in gaps.items():
             parents = sorted({parent for domain in self.domains[name] for parent in domain.condition.tests})
             case = ", ".join(f"{p} = {values.get(p, self._defaults[p])}" for p in parents)
-            lines.append(f"{name}: no condition holds where {case}; its default {self._defaults[name]} is used there")
+            default = OPTIMIZERS[str((self._defaults | values)["optimizer"])].defaults.get(name, self._defaults[name])
+            lines.append(f"{name}: no condition holds where {case}; its default {default} is used there")
         return lines

@@ -103,7 +103,8 @@ def translate(parameter: Parameter, value: Any, renames: Mapping[str, str]) -> V
     if parameter.kind in (int, float) and not is_number:
         raise OtherMeaningError(f"{shorten(value)} is no number")
     if parameter.kind is bool and not isinstance(given, bool):
-        raise OtherMeaningError(f"{shorten(value)} is not true or false")
+        quoted = f"a text; write {given.lower()} without quotes" if str(given).lower() in ("true", "false") else None
+        raise OtherMeaningError(f"{shorten(value)} is {quoted or 'not true or false'}")
     if parameter.kind is list and not isinstance(given, list):
         raise OtherMeaningError(f"{shorten(value)} is no list")
     return parameter.check(given)
@@ -160,9 +161,10 @@ def _fit_values(parameter: Parameter, values: Any, renames: Mapping[str, str]) -
     reasons += [str(error) for error in others]
     if unknown:
         verb = "have" if len(unknown) > 1 else "has"
+        example = "OURS, such as timm:resnet18" if parameter.name == "model" else "OURS"
         reasons.append(
             f"{', '.join(unknown)} {verb} no equivalent among the values of {parameter.name}; name one with --rename "
-            f"{parameter.name}.VALUE=OURS"
+            f"{parameter.name}.VALUE={example}"
         )
     if 2 * count > len(values):
         raise OutsideBoundsError("; ".join(dict.fromkeys(reasons)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpo.config import registry
 from hpo.config.aliases import DATASET_ALIASES, canonical
-from hpo.config.choices import SCHEDULES
+from hpo.config.choices import FINAL, SCHEDULES
 from hpo.config.trial_config import all_parameters
+from hpo.datasets.cifar import NAMES as CIFAR
 from hpo.errors import ImportRefusedError, RequestError
 from hpo.space.coverage import cover
 from hpo.space.space import Space
@@ -27,6 +28,10 @@ __all__ = ["import_study", "map_search"]
 DATASET_NAMES = ("dataset", "data", "datasetname", "dataname")
 # Parameters whose default of ours would be chosen in silence where a file does not name them.
 OPEN = ("model", "optimizer", "epochs")
+# Defaults that follow from the epochs; see `hpo.training.schedules`.
+COMPUTED = dict.fromkeys(("step_epochs", "restart_epochs"), "a third of the epochs") | {
+    "plateau_patience": "a tenth of the epochs"
+}
 
 
 def import_study(path: Path, options: ImportOptions = ImportOptions()) -> ImportedStudy:  # noqa: B008  # it is frozen
@@ -128,7 +133,7 @@ def _add_dataset(study: ImportedStudy, data: Sequence[ForeignParameter], options
     ours = DATASET_ALIASES.get(canonical(theirs), theirs)
     if len(names) > 1:
         yield f"{data[0].name} = {shorten(list(names))}: a study has one data set; {asked}"
-    elif not registry.datasets.has(ours):
+    elif not registry.datasets.has(ours) and ours not in CIFAR:
         yield f"{data[0].name} = {shorten(theirs)}: is no data set that is known here; {asked}"
     else:
         study.table["dataset"] = ours
@@ -141,12 +146,25 @@ def _note_defaults(study: ImportedStudy) -> None:
     parameters = study.table["parameters"]
     schedules = parameters.get("schedule", [])
     names = [schedules] if isinstance(schedules, str) else schedules if isinstance(schedules, list) else []
-    to_final = any(name in SCHEDULES and SCHEDULES[name].ends_at_final for name in names)
-    if to_final and not {"final_learning_rate", "final_learning_rate_ratio"} & set(parameters):
-        ratio = table["final_learning_rate_ratio"].default
-        study.notes.append(f"a schedule ends at {ratio} of learning_rate; --set final_learning_rate_ratio=… changes it")
+    for name in dict.fromkeys(names):
+        if open_values := list(_open_values(str(name), parameters)):
+            study.notes.append(f"schedule {name}: the file leaves open {', '.join(open_values)}; --set changes them")
     if left := [f"{name} = {table[name].default}" for name in OPEN if name not in parameters]:
         study.notes.append(f"the file says nothing of these, and ours are used: {', '.join(left)}; --set changes them")
+
+
+def _open_values(schedule: str, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the parameters of a schedule that a study does not name, each with what is used."""
+    entry = SCHEDULES.get(schedule)
+    if entry is None:
+        return
+    defaults = {name: row.default for name, row in all_parameters().items()} | dict(entry.defaults) | COMPUTED
+    by_gamma = schedule == "exponential" and "gamma" in parameters
+    for name in entry.takes:
+        given = parameters.keys() & set(FINAL if name in FINAL else (name,))
+        is_second = name in FINAL and defaults[name] is None  # the ratio decides
+        if not given and not is_second and not (name in FINAL and by_gamma) and defaults[name] is not None:
+            yield f"{name} = {defaults[name]}"
 
 
 def _refuse(study: ImportedStudy, refusals: list[str], outcomes: Sequence[Outcome], options: ImportOptions) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from hpo.config.trial_config import all_parameters, is_shared
 from hpo.config.values import plain_value
 from hpo.errors import ConfigError, DefinitionError
 from hpo.space.domains import STEPS_LIMIT
+from hpo.study.foreign.mapping import name_other_learning
 from hpo.study.foreign.search import Choices, Computed, Constant, ForeignDomain, ForeignParameter, ForeignSearch, Range
 
 __all__ = ["LoopField", "iterate_lines", "make_fields", "write"]
@@ -62,7 +63,7 @@ def make_fields(search: ForeignSearch) -> list[LoopField]:
         DefinitionError: a domain is none that a parameter can have; the message names the parameter.
     """
     parameters = [each for each in search.parameters if not isinstance(each.domain, Computed)]
-    names = _name_fields(parameters)
+    names = _name_fields(parameters, _own_words(search))
     by_name: dict[str, str] = {}
     for parameter, name in zip(parameters, names, strict=True):
         by_name.setdefault(parameter.name, name)
@@ -84,12 +85,24 @@ def make_fields(search: ForeignSearch) -> list[LoopField]:
 # Names.
 
 
-def _name_fields(parameters: Sequence[ForeignParameter]) -> list[str]:
+def _own_words(search: ForeignSearch) -> set[str]:
+    """Return the names that are never ours here, because they would end a loop early.
+
+    A `patience` may be a schedule's, and the `epochs` of another kind of learning passes over something else.
+    """
+    return {"patience", "epochs"} if name_other_learning(search) else {"patience"}
+
+
+def _name_fields(parameters: Sequence[ForeignParameter], own: Container[str]) -> list[str]:
     """Return an identifier for each parameter: `dqn.epsilon` is dqn_epsilon; no two are alike, and none is taken."""
     names: list[str] = []
     for parameter in parameters:
         name = _identifier("_".join(parameter.path))
-        if keyword.iskeyword(name) or name in TAKEN or (is_shared(name) and not _is_shared_one(parameter, name)):
+        if (
+            keyword.iskeyword(name)
+            or name in TAKEN
+            or (is_shared(name) and (name in own or not _is_shared_one(parameter, name)))
+        ):
             name += "_"
         plain, number = name, 2
         while name in names:

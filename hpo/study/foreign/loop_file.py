@@ -6,6 +6,8 @@ lost, and the study needs no names, metrics or data of ours.
 
 from __future__ import annotations
 
+import keyword
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,8 +44,12 @@ def import_loop(path: Path, loop: Path, options: ImportOptions) -> ImportedStudy
         raise RequestError(
             "--loop keeps every parameter as it is: --rename, --leave-out and --set are for imports without"
         )
-    if not loop.stem.isidentifier() or loop.suffix != ".py":
-        raise RequestError(f"--loop {loop}: must be the path of a Python file, as sweep_loop.py, which can be imported")
+    importable = loop.stem.isidentifier() and not keyword.iskeyword(loop.stem)
+    if not importable or loop.suffix != ".py" or loop.stem in sys.stdlib_module_names:
+        raise RequestError(
+            f"--loop {loop}: must be the path of a Python file whose name can be imported and is none of Python's own "
+            "modules, as sweep_loop.py"
+        )
     if registry.models.has(loop.stem) and registry.models.get(loop.stem).builtin:
         raise RequestError(f"--loop {loop}: {loop.stem} is a model of ours; choose another name")
     search = read_search(path)

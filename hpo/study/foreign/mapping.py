@@ -11,6 +11,7 @@ from hpo.config import registry
 from hpo.config.aliases import NEAR_MISSES, OTHER_LEARNING, canonical, find_aliases, is_context
 from hpo.config.trial_config import all_parameters
 from hpo.errors import ConfigError, RequestError, describe_unknown
+from hpo.study.foreign.ambiguity import Company
 from hpo.study.foreign.fit import Fit, OtherMeaningError, OutsideBoundsError, fit_domain, translate
 from hpo.study.foreign.search import Choices, Computed, Constant, ForeignParameter, ForeignSearch
 
@@ -106,7 +107,7 @@ def flat(path: tuple[list[str], str]) -> list[str]:
 
 
 def models_of(search: ForeignSearch, sets: Mapping[str, Any], renames: Mapping[str, str]) -> list[str]:
-    """Return the models of ours that a search names, or that are set; mlp, which is the default, if there is none."""
+    """Return the models of ours that a search names, or that are set."""
     if "model" in sets:
         given = sets["model"]
         return [str(each) for each in given] if isinstance(given, list) else [str(given)]
@@ -123,11 +124,11 @@ def models_of(search: ForeignSearch, sets: Mapping[str, Any], renames: Mapping[s
                 names.append(str(translate(parameter, value, value_renames(each, renames, "model"))))
             except RequestError:
                 continue
-    return list(dict.fromkeys(names)) or ["mlp"]
+    return list(dict.fromkeys(names))
 
 
 def value_renames(parameter: ForeignParameter, renames: Mapping[str, str], ours: str) -> dict[str, str]:
-    """Return the renames of a parameter's values, by its name, theirs or ours: of `optimizer.Lion=adamw`, Lion."""
+    """Return the renames of a parameter's values, by its name, theirs or ours: of `optimizer.LAMB=adamw`, LAMB."""
     beginnings = (f"{ours}.", f"{split_name(parameter)[1]}.", f"{parameter.name}.")
     return {
         theirs.removeprefix(beginning): ours
@@ -148,7 +149,15 @@ class ParameterMapper:
 
     def __init__(self, search: ForeignSearch, renames: Mapping[str, str], sets: Mapping[str, Any]) -> None:
         self.search, self.renames = search, renames
-        self.models = models_of(search, sets, renames)
+        named = models_of(search, sets, renames)
+        self.models = named or ["mlp"]  # which is the default
+        epochs = sets.get("epochs", all_parameters()["epochs"].default)
+        self.company = Company(
+            search.parameters,
+            split_name,
+            model_named=bool(named),
+            default_epochs=epochs if isinstance(epochs, int) else 0,
+        )
         self.table = all_parameters([name for name in self.models if registry.models.has(name)])
         self.canonical = {canonical(name): name for name in self.table}
         self.other_learning = name_other_learning(search)
@@ -206,6 +215,9 @@ class ParameterMapper:
             if name in self.of_models - self.uses and not renamed:
                 models = " or ".join(self.models)
                 reasons.append(f"the model {models} does not use {name}; --set model=… chooses another")
+                continue
+            if not renamed and (why := self.company.find_other_meaning(theirs, name)):
+                reasons.append(why)
                 continue
             try:
                 fit = fit_domain(self.table[name], theirs.domain, value_renames(theirs, self.renames, name))

@@ -371,3 +371,38 @@ def test_what_is_written_is_not_written_over(tmp_path: Path) -> None:
         import_study(tmp_path / "bad.yaml")
     done = run_hpo("import", "bad.yaml", "--rename", "lr", cwd=tmp_path)
     assert (done.returncode, "--rename lr: write theirs=ours" in done.stderr) == (2, True)
+
+
+# Loops.
+
+
+def loop_text(folder: Path, *options: str) -> str:
+    done = run_hpo("import", str(folder / "sweep.yaml"), "--loop", str(folder / "own_loop.py"), *options, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return (folder / "own_loop.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "shared"),
+    [
+        ("epochs: {values: [4, 10]}\n  patience: {values: [2, 3]}", "epochs: int"),
+        ("epochs: {values: [4, 10]}\n  patience: {values: [2, 3]}\n  env_id: {value: CartPole-v1}", "epochs_: int"),
+    ],
+)
+def test_a_loop_ends_early_only_where_its_file_means_that(parameters: str, shared: str, tmp_path: Path) -> None:
+    """A patience may be a schedule's, and the epochs of PPO are passes over a rollout."""
+    (tmp_path / "sweep.yaml").write_text(
+        f"method: random\nmetric: {{name: score, goal: maximize}}\nparameters:\n  {parameters}\n"
+    )
+    text = loop_text(tmp_path, "-o", str(tmp_path / "own.toml"))
+    assert f"    {shared} = " in text
+    assert "    patience_: int = " in text
+
+
+@pytest.mark.parametrize("name", ["json.py", "class.py", "a-b.py", "loop.txt"])
+def test_a_loop_has_a_name_that_can_be_imported(name: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("method: random\nparameters:\n  a: {values: [1, 2]}\n")
+    done = run_hpo("import", str(tmp_path / "sweep.yaml"), "--loop", str(tmp_path / name), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "must be the path of a Python file whose name can be imported" in done.stderr
+    assert not (tmp_path / name).exists()
