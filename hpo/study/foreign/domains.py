@@ -21,6 +21,7 @@ __all__ = [
     "read_each",
     "stepped",
     "whole",
+    "whole_below",
 ]
 
 Item = TypeVar("Item")
@@ -130,6 +131,17 @@ def whole(low: float, high: float, *, log: bool = False) -> Range | Constant:
     if first > last:
         raise DefinitionError(f"{low:g} to {high:g}: there is no whole number in that range")
     return Constant(first) if first == last else Range(first, last, log=log, integer=True)
+
+
+def whole_below(low: float, high: float, *, log: bool = False) -> Range | Constant:
+    """Return the whole numbers from one end to below another.
+
+    Raises:
+        DefinitionError: as of `whole`.
+    """
+    if high <= low:
+        raise DefinitionError(f"from {low:g} to below {high:g}: there is no whole number in that range")
+    return whole(low, high - 1, log=log)
 
 
 def stepped(low: float, high: float, step: float, *, integer: bool) -> Range | Constant:

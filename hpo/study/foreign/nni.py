@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import DefinitionError, describe_unknown
-from hpo.study.foreign.domains import continuous, count, list_choices, normal, number, quantized, read_each, whole
+from hpo.study.foreign.domains import continuous, count, list_choices, normal, number, quantized, read_each, whole_below
 from hpo.study.foreign.search import Choices, ForeignDomain, ForeignParameter, ForeignSearch, Method, name_values
 from hpo.utils.documents import read_document
 from hpo.utils.text import shorten
@@ -208,7 +208,7 @@ def _numbers(values: Sequence[Any], wanted: int) -> list[float]:
 
 def _read_randint(values: Sequence[Any]) -> Read:
     low, high = _numbers(values, 2)
-    return whole(low, math.ceil(high) - 1), ""
+    return whole_below(low, math.ceil(high)), ""
 
 
 def _read_uniform(values: Sequence[Any], *, log: bool = False) -> Read:

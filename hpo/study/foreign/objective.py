@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from hpo.config import registry
 from hpo.config.aliases import METRIC_ALIASES, canonical
 from hpo.config.builtin_metrics import BUILTIN_METRICS
+from hpo.config.choices import Direction
 from hpo.errors import find_closest
 from hpo.study.foreign.imported import ImportedStudy
 from hpo.study.foreign.search import ForeignSearch, Goal
@@ -25,7 +26,7 @@ def add_objective(study: ImportedStudy, search: ForeignSearch, renames: Mapping[
         theirs = str(goal.metric)
         ours = _our_metric(theirs, renames)
         if not registry.metrics.has(ours):
-            closest = find_closest(ours, registry.metrics.names())
+            closest = find_closest(ours, _comparable_metrics(goal.direction))
             example = f", such as {closest}" if closest else ""
             yield (
                 f"metric {shorten(theirs)}: is no metric of ours; name one with --rename {theirs}=OURS{example}, or "
@@ -42,6 +43,12 @@ def add_objective(study: ImportedStudy, search: ForeignSearch, renames: Mapping[
     if objectives:
         study.table["objective"] = objectives[0] if len(objectives) == 1 else objectives
     yield from _add_target(study, search, renames)
+
+
+def _comparable_metrics(direction: Direction | None) -> list[str]:
+    """Return the metrics of validation that are better in that direction; in any, where it is None."""
+    names = [name for name in registry.metrics.names() if name.startswith("val_")]
+    return [name for name in names if direction in (None, registry.metrics.get(name).direction)]
 
 
 def _our_metric(theirs: str, renames: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpo.errors import RequestError
-from hpo.study.foreign.domains import continuous, list_choices, normal, whole
+from hpo.study.foreign.domains import continuous, list_choices, normal, whole, whole_below
 from hpo.study.foreign.python_source import Source, UnreadableError
 from hpo.study.foreign.search import Choices, Constant, ForeignDomain, Range
 
@@ -101,11 +101,11 @@ def _uniform(low: float = 0.0, high: float = 1.0) -> Read:
 
 def _randint(low: int, high: int | None = None) -> Read:
     """Return the whole numbers below `high`, as numpy's function has them."""
-    return (whole(0, low - 1) if high is None else whole(low, high - 1)), ""
+    return (whole_below(0, low) if high is None else whole_below(low, high)), ""
 
 
 def _choice(values: Any) -> Read:
-    return (whole(0, values - 1) if isinstance(values, int) else list_choices(values)), ""
+    return (whole_below(0, values) if isinstance(values, int) else list_choices(values)), ""
 
 
 def _normal(mu: float = 0.0, sigma: float = 1.0) -> Read:

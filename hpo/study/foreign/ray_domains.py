@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.errors import DefinitionError
-from hpo.study.foreign.domains import continuous, list_choices, normal, number, quantized, stepped, whole
+from hpo.study.foreign.domains import continuous, list_choices, normal, number, quantized, stepped, whole, whole_below
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 from hpo.study.foreign.random_calls import read_draw
 from hpo.study.foreign.search import Computed, Constant, ForeignDomain, Range
@@ -157,7 +157,7 @@ def _read_quniform(low: float, high: float, q: float, *, log: bool = False) -> R
 
 def _read_qrandint(low: float, high: float, q: float = 1) -> Read:
     if q == 1:
-        return whole(low, high - 1), ""
+        return whole_below(low, high), ""
     if q < 1 or q != int(q):
         raise DefinitionError(f"q = {q:g}: must be a whole number above 0")
     return stepped(math.ceil(low / q) * q, math.floor(high / q) * q, q, integer=True), ""
@@ -165,7 +165,7 @@ def _read_qrandint(low: float, high: float, q: float = 1) -> Read:
 
 def _read_qlograndint(low: float, high: float, q: float) -> Read:
     if q == 1:
-        return whole(low, high - 1, log=True), ""
+        return whole_below(low, high, log=True), ""
     return whole(low, high, log=True), f"its steps of {q:g} on a logarithmic scale have no equivalent and are left out"
 
 
@@ -180,9 +180,9 @@ DISTRIBUTIONS: Mapping[str, Distribution] = {
     "quniform": Distribution((*ENDS, "q"), _read_quniform, 3),
     "loguniform": Distribution(ENDS, lambda low, high: (continuous(low, high, log=True), "")),
     "qloguniform": Distribution((*ENDS, "q"), lambda low, high, q: _read_quniform(low, high, q, log=True), 3),
-    "randint": Distribution(ENDS, lambda low, high: (whole(low, high - 1), "")),
+    "randint": Distribution(ENDS, lambda low, high: (whole_below(low, high), "")),
     "qrandint": Distribution((*ENDS, "q"), _read_qrandint),
-    "lograndint": Distribution(ENDS, lambda low, high: (whole(low, high - 1, log=True), "")),
+    "lograndint": Distribution(ENDS, lambda low, high: (whole_below(low, high, log=True), "")),
     "qlograndint": Distribution((*ENDS, "q"), _read_qlograndint, 3),
     "randn": Distribution(("mean", "sd"), _read_normal, 0),
     "qrandn": Distribution(("mean", "sd", "q"), _read_normal, 3),

@@ -248,7 +248,7 @@ def test_expressions_that_are_too_large_or_call_anything_are_not_evaluated(expre
         (".py", RAY % "1" + "z = {'z': tune.uniform(0, 1)}", "has 2 search spaces (lines 4, 5); leave one in the file"),
         (".py", "def f(trial): return trial.suggest_int('n', low(), 3)", "(line 1) is known only when the file runs"),
         (".json", '{"a": {"_type": "mutable_layer", "_value": [1]}}', "a: _type: "),
-        (".json", '{"a": {"_type": "randint", "_value": [3, 3]}}', "a: 3 to 2: the lower end is above the upper one"),
+        (".json", '{"a": {"_type": "randint", "_value": [3, 3]}}', "a: from 3 to below 3: there is no whole number"),
         (".json", '{"space": [{"class_name": "Int"}]}', "space[0] = "),
         (".yaml", sweeper("basic", params={"x": "interval(0, 1)"}), "x: 'interval(0, 1)': the basic sweeper takes no "),
         (".yaml", "apiVersion: kubeflow.org/v1beta1\nkind: Experiment\nspec: {nasConfig: {}}", "spec.nasConfig: "),
