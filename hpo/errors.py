@@ -4,6 +4,7 @@ HpoError
 ├── RequestError            the request is wrong: exit code 2, before any trial
 │   ├── ConfigError         a parameter's name or value
 │   ├── SpaceError          a domain, a condition, a space
+│   │   └── InvalidSpaceError     a space with configurations that are invalid
 │   ├── DefinitionError     a study file, a sampler, a pruner, an objective
 │   │   └── ImportRefusedError    a file of another tool that no study of ours can be, as it is
 │   ├── DataError           a data set's file, shape or labels
@@ -39,6 +40,7 @@ __all__ = [
     "DivergedError",
     "HpoError",
     "ImportRefusedError",
+    "InvalidSpaceError",
     "LeaseLostError",
     "OutOfMemoryError",
     "RegistryError",
@@ -80,6 +82,18 @@ class ConfigError(RequestError):
 
 class SpaceError(RequestError):
     """Error in a domain, a condition or a space."""
+
+
+class InvalidSpaceError(SpaceError):
+    """Space with configurations that are invalid.
+
+    Attributes:
+        reasons: what is wrong with each that was found, without repetition; the message has the first.
+    """
+
+    def __init__(self, message: str, reasons: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.reasons = tuple(reasons)
 
 
 class DefinitionError(RequestError):

@@ -253,6 +253,8 @@ VALUE_ALIASES: Mapping[str, Mapping[str, str]] = {
         "l1loss": "mae",
         "meanabsoluteerror": "mae",
         "huberloss": "huber",
+        "smoothl1": "huber",  # the same up to a factor, where its beta is 1
+        "smoothl1loss": "huber",
         "bce": "binary_cross_entropy",
         "binarycrossentropy": "binary_cross_entropy",
         "bcewithlogitsloss": "binary_cross_entropy",

@@ -18,7 +18,7 @@ from hpo.config.parameter import Parameter
 from hpo.config.registry import Models
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.config.values import OFF, Value
-from hpo.errors import ConfigError, SpaceError
+from hpo.errors import ConfigError, InvalidSpaceError, SpaceError
 from hpo.space.domains import Choices, Constant, Domain
 from hpo.space.parse import parse
 
@@ -329,9 +329,10 @@ class Space:
         """Check that the space contains no configuration that is invalid or breaks `rule`, which raises ConfigError.
 
         Raises:
-            SpaceError: it does; the message names the parameter, its value and what is wrong.
+            InvalidSpaceError: it does; the message names the parameter, its value and what is wrong.
         """
         seen: set[str] = set()  # a small space, as an evaluation's, is drawn again and again
+        reasons: dict[str, ConfigError] = {}
         for values in self._probes():
             if (key := repr(values)) in seen:
                 continue
@@ -339,7 +340,10 @@ class Space:
             try:
                 rule(TrialConfig.of(values, self.registered))
             except ConfigError as error:
-                raise SpaceError(f"the space contains invalid configurations: {error}") from error
+                reasons.setdefault(str(error), error)
+        if reasons:
+            first = next(iter(reasons.values()))
+            raise InvalidSpaceError(f"the space contains invalid configurations: {first}", reasons) from first
 
     def notices(self) -> list[str]:
         """Return notices for a launch: parameters that never have an effect, and where a default is used."""

@@ -15,8 +15,9 @@ from hpo.errors import ImportRefusedError, RequestError
 from hpo.space.coverage import cover
 from hpo.space.space import Space
 from hpo.study.foreign.imported import ImportedStudy, ImportOptions, name_study, valid_name
+from hpo.study.foreign.invalid import explain_invalid
 from hpo.study.foreign.mapping import Outcome, ParameterMapper, describe, join_parameters
-from hpo.study.foreign.objective import add_objective
+from hpo.study.foreign.objective import add_objective, our_metrics
 from hpo.study.foreign.readers import read_search
 from hpo.study.foreign.search import Choices, Constant, ForeignParameter, ForeignSearch
 from hpo.study.foreign.trials import add_trials, note_idle_pruner
@@ -91,7 +92,12 @@ def map_search(search: ForeignSearch, path: Path, options: ImportOptions) -> Imp
     _refuse(study, refusals, outcomes, options)
     _note_defaults(study)
     base = Path.cwd() if options.out is None else options.out.resolve().parent
-    space = parse_definition(study.table, valid_name(path.stem) or "imported", base)[1].space
+    try:
+        space = parse_definition(study.table, valid_name(path.stem) or "imported", base)[1].space
+    except RequestError as error:
+        if lines := explain_invalid(error, outcomes, options.sets, our_metrics(search, options.renames)):
+            _refuse(study, lines, outcomes, options)
+        raise
     _leave_out_idle(study, space, outcomes, options)
     note_idle_pruner(study, space)
     return study
@@ -144,13 +150,25 @@ def _note_defaults(study: ImportedStudy) -> None:
     """Say what the file leaves open, and is a default of ours."""
     table = all_parameters()
     parameters = study.table["parameters"]
-    schedules = parameters.get("schedule", [])
-    names = [schedules] if isinstance(schedules, str) else schedules if isinstance(schedules, list) else []
-    for name in dict.fromkeys(names):
-        if open_values := list(_open_values(str(name), parameters)):
+    for name in _choices(parameters, "schedule"):
+        if open_values := list(_open_values(name, parameters)):
             study.notes.append(f"schedule {name}: the file leaves open {', '.join(open_values)}; --set changes them")
+    if "huber" in _choices(parameters, "loss") and "huber_delta" not in parameters:
+        default = f"huber_delta = {table['huber_delta'].default:g}, in standard deviations of the target"
+        study.notes.append(f"loss huber: the file leaves open {default}; --set changes it")
     if left := [f"{name} = {table[name].default}" for name in OPEN if name not in parameters]:
         study.notes.append(f"the file says nothing of these, and ours are used: {', '.join(left)}; --set changes them")
+
+
+def _choices(parameters: Mapping[str, Any], name: str) -> list[str]:
+    """Return the values of a parameter of text that a study can take."""
+    domain = parameters.get(name, [])
+    branches = domain if isinstance(domain, list) and any(isinstance(each, dict) for each in domain) else [domain]
+    values: list[Any] = []
+    for branch in branches:
+        given = branch.get("choices", branch.get("value", [])) if isinstance(branch, dict) else branch
+        values += given if isinstance(given, list) else [given]
+    return [str(each) for each in dict.fromkeys(values)]
 
 
 def _open_values(schedule: str, parameters: Mapping[str, Any]) -> Iterator[str]:

@@ -13,7 +13,7 @@ from hpo.study.foreign.imported import ImportedStudy
 from hpo.study.foreign.search import ForeignSearch, Goal
 from hpo.utils.text import shorten
 
-__all__ = ["add_objective"]
+__all__ = ["add_objective", "our_metrics"]
 
 
 def add_objective(study: ImportedStudy, search: ForeignSearch, renames: Mapping[str, str]) -> Iterator[str]:
@@ -43,6 +43,12 @@ def add_objective(study: ImportedStudy, search: ForeignSearch, renames: Mapping[
     if objectives:
         study.table["objective"] = objectives[0] if len(objectives) == 1 else objectives
     yield from _add_target(study, search, renames)
+
+
+def our_metrics(search: ForeignSearch, renames: Mapping[str, str]) -> dict[str, str]:
+    """Return the search's metrics by the names that they have here."""
+    goals = [each for each in (search.metric, *(goal.metric for goal in search.also)) if each is not None]
+    return {_our_metric(str(each), renames): str(each) for each in goals}
 
 
 def _comparable_metrics(direction: Direction | None) -> list[str]:
