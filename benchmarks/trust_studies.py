@@ -45,7 +45,7 @@ class FinishedStudy:
         study: itself.
         results: its trials.
         samples: their sample scores.
-        seconds: that it took, without the imports.
+        seconds: of the processor that it took, without the imports.
     """
 
     study: Study
@@ -78,19 +78,19 @@ def run_study(
 ) -> FinishedStudy:
     """Run a study in this process, on one thread, in a folder that is emptied before.
 
-    After so many seconds it stops in the midst of its trials, once one has come to its end.
+    After so many seconds of the processor it stops in the midst of its trials, once one has come to its end.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ["HPO_HOME"] = str(folder / "home")
     np.savez(folder / "data.npz", **arrays)
-    since = time.perf_counter()
+    since = time.process_time()
     name, definition, budget = parse_definition({"dataset": str(folder / "data.npz"), **table}, "trust", folder)
     study = Study.create(StudyStorage(f"sqlite:///{folder}/studies.db"), name, definition, budget)
     worker = Worker(study, WorkerOptions(device="cpu", cpus=1))
-    worker.should_stop = lambda: time.perf_counter() - since > seconds and "COMPLETE" in worker.finished
+    worker.should_stop = lambda: time.process_time() - since > seconds and "COMPLETE" in worker.finished
     worker.run()
-    spent = time.perf_counter() - since
+    spent = time.process_time() - since
     found = FinishedStudy(study, read_results(study), read_sample_scores(study), spent)
     study.storage.engine.dispose()
     return found
