@@ -285,6 +285,7 @@ def plan(arguments: argparse.Namespace) -> Iterator[Row]:
     if "outer" in arguments.parts:
         rivals = list(RIVALS) if is_installed() else []
         ways = [(way, False) for way in WAYS] + [("holdout", True)] + [(rival, False) for rival in rivals]
+        ways = [(way, evaluated) for way, evaluated in ways if way in (arguments.ways or (way,))]
         for split in range(arguments.splits):
             for data in arguments.data:
                 for way, evaluated in ways[split % len(ways) :] + ways[: split % len(ways)]:
@@ -309,6 +310,7 @@ def parse_arguments() -> argparse.Namespace:
         "--seconds", type=float, default=30, help="of the processor, of each way on an outer split (30)"
     )
     parser.add_argument("--data", type=lambda text: text.split(","), default=list(SETS), help=",".join(SETS))
+    parser.add_argument("--ways", type=lambda text: text.split(","), help="as holdout,resplit (all that are installed)")
     parser.add_argument("--quick", action="store_true", help="6 studies, and 2 splits of 4 seconds")
     parser.add_argument("--show", action="store_true", help="run nothing, and print the tables of the results")
     parser.add_argument("--folder", type=Path, default=Path("build/trust"), help="of the results (build/trust)")
