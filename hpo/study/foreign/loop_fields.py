@@ -124,6 +124,8 @@ def _is_shared_one(parameter: ForeignParameter, name: str) -> bool:
     ours = all_parameters()[name]
     if len(parameter.path) > 1 or ours.effect is not ALWAYS or name in ("model", "optimizer", "loss") or parameter.when:
         return False
+    if parameter.expression:
+        return False
     if ours.kind not in (int, float) or ours.optional:
         return False
     domain = parameter.domain

@@ -181,6 +181,9 @@ class ParameterMapper:
                 line = f"--rename {theirs.name}={renamed}: {describe_unknown('parameter', renamed, self.table)}"
                 return Outcome(theirs, why=line, refused=True)
             return self._try(theirs, [renamed], renamed=True)
+        if theirs.expression:
+            why = f"the file computes with it: {theirs.expression}; give the values that it has then with --set NAME=…"
+            return Outcome(theirs, why=why)
         if self.other_learning is not None:
             return Outcome(
                 theirs, why=f"the search is of {self.other_learning}, where the same words mean other things"

@@ -13,7 +13,7 @@ from hpo.study.foreign.optuna_conditions import Scope
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 from hpo.study.foreign.search import ForeignDomain, ForeignParameter
 
-__all__ = ["Suggestion", "read_suggestion"]
+__all__ = ["Suggestion", "is_suggestion", "read_suggestion"]
 
 ENDS = ("name", "low", "high")
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
@@ -102,6 +102,11 @@ def _kind(call: ast.Call) -> str:
 def _bind(call: ast.Call, kind: str) -> dict[str, ast.expr]:
     given = dict(zip(ARGUMENTS[kind], call.args, strict=False))
     return {**given, **{word.arg: word.value for word in call.keywords if word.arg}}
+
+
+def is_suggestion(node: ast.AST) -> bool:
+    """Return whether an expression is a call that suggests a parameter."""
+    return isinstance(node, ast.Call) and _kind(node) in ARGUMENTS
 
 
 def read_suggestion(source: Source, call: ast.Call, scope: Scope) -> Suggestion | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from hpo.errors import DefinitionError
 from hpo.study.foreign.domains import read_each
 from hpo.study.foreign.optuna_calls import Suggestion, read_suggestion
 from hpo.study.foreign.optuna_conditions import Scope, list_values, read_iterations, read_test
+from hpo.study.foreign.optuna_functions import Function, Objective, find_objective, iterate_own
 from hpo.study.foreign.optuna_settings import read_settings
+from hpo.study.foreign.optuna_uses import Uses
 from hpo.study.foreign.python_source import Source, describe, parse_source
-from hpo.study.foreign.search import ForeignParameter, ForeignSearch
+from hpo.study.foreign.search import Choices, ForeignParameter, ForeignSearch
 
 __all__ = ["read", "recognizes"]
 
@@ -34,28 +37,45 @@ def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
     """
     assert isinstance(document, str)
     source = parse_source(document)
-    reader = _Reader(source)
+    objective = find_objective(source)
+    reader = _Reader(source, objective.functions)
     reader.walk(source.tree.body, Scope())
-    named = [(suggestion.name, suggestion) for suggestion in reader.suggestions]
-    parameters, notes = _merge(read_each(named, lambda _, each: [each.parameter()]))
+    uses = Uses(source, objective.starts)
+    named = [(suggestion.name, suggestion) for suggestion in reader.reachable()]
+    parameters, notes = _merge(read_each(named, lambda _, each: [_read_parameter(each, uses)]))
     if not parameters:
         raise DefinitionError("calls no trial.suggest_…")
     settings, more = read_settings(source)
-    function = _find_objective(source)
+    function = _name_objective(source, objective)
     runs = f"the function runs as it stands, too: hpo launch {path.name}:{function}" if function else ""
-    found = (*reader.notes, *notes, *more, *source.assumed.values(), *filter(None, [runs]))
+    found = (*objective.notes(), *reader.notes, *notes, *more, *source.assumed.values(), *filter(None, [runs]))
     return ForeignSearch(TOOL, tuple(parameters), notes=tuple(dict.fromkeys(found)), **settings)
 
 
-def _find_objective(source: Source) -> str:
-    """Return the function that a study's `optimize` is given; else the one that is called objective, if there is."""
-    functions = {node.name for node in source.tree.body if isinstance(node, ast.FunctionDef)}
-    for call in source.calls():
-        if isinstance(call.func, ast.Attribute) and call.func.attr == "optimize" and call.args:
-            given = call.args[0]
-            if isinstance(given, ast.Name) and given.id in functions:
-                return given.id
-    return "objective" if "objective" in functions else ""
+def _read_parameter(suggestion: Suggestion, uses: Uses) -> ForeignParameter:
+    """Return the parameter that is suggested, with what the file computes of it."""
+    parameter = suggestion.parameter()
+    domain = parameter.domain
+    values = domain.values if isinstance(domain, Choices) else (getattr(domain, "value", None),)
+    use = uses.find(suggestion.call, is_text=all(isinstance(value, str) for value in values))
+    if not use.expression:
+        return parameter
+    if not use.always:
+        return replace(parameter, note=f"the file uses it as it is, and computes with it too: {use.expression}")
+    return replace(parameter, note=f"the file computes with it: {use.expression}", expression=use.expression)
+
+
+def _name_objective(source: Source, objective: Objective) -> str:
+    """Return the function that `hpo launch` can run: one that is given to `optimize` by its name, or `objective`."""
+    functions = [node for node in source.tree.body if node in objective.functions and isinstance(node, ast.FunctionDef)]
+    given = {call.args[0].id for call in source.calls() if _optimizes_name(call) and isinstance(call.args[0], ast.Name)}
+    names = [node.name for node in functions if node.name in given]
+    names += [node.name for node in functions if node.name == "objective"]
+    return names[0] if names else ""
+
+
+def _optimizes_name(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "optimize" and bool(call.args)
 
 
 def _merge(found: Sequence[ForeignParameter]) -> tuple[list[ForeignParameter], list[str]]:
@@ -68,7 +88,9 @@ def _merge(found: Sequence[ForeignParameter]) -> tuple[list[ForeignParameter], l
             continue
         if earlier.domain == parameter.domain:
             when = {} if earlier.when != parameter.when else earlier.when
-            merged[parameter.name] = ForeignParameter(earlier.path, earlier.domain, when, earlier.note)
+            expression = earlier.expression and parameter.expression  # both compute with it, or it has its own value
+            noted = "; ".join(dict.fromkeys(filter(None, [earlier.note, parameter.note])))
+            merged[parameter.name] = replace(earlier, when=when, note=noted, expression=expression)
         elif earlier.excludes(parameter):
             merged[f"{parameter.name} {len(merged)}"] = parameter
         else:
@@ -79,10 +101,19 @@ def _merge(found: Sequence[ForeignParameter]) -> tuple[list[ForeignParameter], l
 class _Reader:
     """Collector of the suggestions of a file, in its order."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, functions: Collection[Function]) -> None:
+        self.source, self.functions = source, functions
         self.suggestions: list[Suggestion] = []
         self.notes: list[str] = []
+
+    def reachable(self) -> Iterator[Suggestion]:
+        """Yield the suggestions without those whose conditions never hold, which are noted."""
+        for each in self.suggestions:
+            if all(each.scope.when.values()):
+                yield each
+            else:
+                line = each.call.lineno
+                self.notes.append(f"{each.name} (line {line}) is left out: the conditions around it never hold")
 
     def walk(self, body: Sequence[ast.stmt], scope: Scope) -> None:
         """Collect what statements suggest under the conditions of a scope."""
@@ -97,6 +128,8 @@ class _Reader:
             case ast.For(target=ast.Name(id=name), iter=items, body=body):
                 self._suggest(items, scope)
                 self._repeat(name, items, body, scope)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() if statement not in self.functions:
+                self.walk([inner for inner in iterate_own(statement) if isinstance(inner, Function)], scope)
             case ast.FunctionDef(body=body) | ast.AsyncFunctionDef(body=body) | ast.ClassDef(body=body):
                 self.walk(body, scope)
             case ast.Assign(targets=[target], value=value) | ast.AnnAssign(target=target, value=ast.expr() as value):

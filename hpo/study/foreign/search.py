@@ -94,12 +94,15 @@ class ForeignParameter:
         domain: its values.
         when: the values of other parameters, by dotted name, under which it exists; all conditions must hold.
         note: what reading has lost, such as a normal distribution that became a range; a phrase for a person.
+        expression: what the file computes of the value and uses in its place, such as `2 ** …`; empty where it uses the
+            value itself.
     """
 
     path: tuple[str, ...]
     domain: ForeignDomain
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     note: str = ""
+    expression: str = ""
 
     @property
     def name(self) -> str:

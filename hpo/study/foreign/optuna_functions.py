@@ -1,0 +1,123 @@
+"""Functions of a Python file that a study of Optuna's runs: what `optimize` is given, and what that calls."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from hpo.errors import DefinitionError
+from hpo.study.foreign.optuna_calls import is_suggestion
+from hpo.study.foreign.python_source import Source
+
+__all__ = ["Function", "Objective", "find_objective", "iterate_own"]
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a study runs.
+
+    Attributes:
+        starts: functions that return the objective's value.
+        functions: these and all that they call.
+        left_out: functions that suggest parameters and are not called.
+    """
+
+    starts: frozenset[Function]
+    functions: frozenset[Function]
+    left_out: tuple[Function, ...] = ()
+
+    def notes(self) -> Iterator[str]:
+        """Yield what is left out."""
+        for each in self.left_out:
+            where = f"{each.name} (line {each.lineno})"
+            yield f"{where} suggests parameters too, and is left out: the objective function does not call it"
+
+
+def iterate_own(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes below another without those of the functions that are defined in it."""
+    waiting = [node]
+    while waiting:
+        for child in ast.iter_child_nodes(waiting.pop()):
+            yield child
+            if not isinstance(child, Function):
+                waiting.append(child)
+
+
+def find_objective(source: Source) -> Objective:
+    """Return what the file's study runs; without `optimize`, the only function that suggests parameters.
+
+    Raises:
+        DefinitionError: it can be one of several.
+    """
+    return _Functions(source).find()
+
+
+class _Functions:
+    """Functions of a file by name, and what they mention."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.all = [node for node in ast.walk(source.tree) if isinstance(node, Function)]
+        self.all.sort(key=lambda node: node.lineno)
+        self.owners: dict[Function, str] = {}
+        self.named: dict[str, list[Function]] = defaultdict(list)
+        for node in self.all:
+            self.named[node.name].append(node)
+        for owner in ast.walk(source.tree):
+            if isinstance(owner, ast.ClassDef):  # to make or to call an object runs these
+                special = [each for each in owner.body if isinstance(each, Function) and each.name.startswith("__")]
+                self.named[owner.name] += special
+                self.owners.update(dict.fromkeys(special, owner.name))
+        self.suggesting = [node for node in self.all if any(map(is_suggestion, iterate_own(node)))]
+        self.calls = {node: frozenset(self._mentioned(node)) for node in self.all}
+
+    def _mentioned(self, node: ast.AST) -> Iterator[Function]:
+        """Yield the functions whose names stand in an expression or in the body of a function."""
+        for inner in (node, *iterate_own(node)):
+            if isinstance(inner, ast.Name | ast.Attribute):
+                yield from self.named.get(inner.id if isinstance(inner, ast.Name) else inner.attr, ())
+
+    def _reach(self, starts: Iterable[Function]) -> frozenset[Function]:
+        reached: set[Function] = set()
+        waiting = list(starts)
+        while waiting:
+            node = waiting.pop()
+            if node not in reached:
+                reached.add(node)
+                waiting += self.calls[node]
+        return frozenset(reached)
+
+    def find(self) -> Objective:
+        """Return the objective; see `find_objective`."""
+        given = [self.source.resolve(each) for each in self._optimized()]
+        groups = {frozenset(self._mentioned(node)): node for node in given}
+        alone = [node for node in given if any(map(is_suggestion, ast.walk(node)))]  # lambdas
+        useful = [starts for starts in groups if self._reach(starts) & set(self.suggesting)]
+        if not useful and not alone:
+            useful = [frozenset({top}) for top in self._tops()]
+        if len(useful) > 1:
+            named = sorted({each for starts in useful for each in starts}, key=lambda each: each.lineno)
+            names = ", ".join(f"{self.owners.get(each, each.name)} (line {each.lineno})" for each in named)
+            raise DefinitionError(f"has {len(named)} objective functions: {names}; leave one in the file")
+        starts = frozenset(each for group in useful for each in group)
+        around = [each for each in self.all if any(node in alone for node in iterate_own(each))]
+        reached = self._reach(starts) | set(around)
+        left_out = tuple(each for each in self.suggesting if each not in reached)
+        return Objective(starts, reached, left_out)
+
+    def _optimized(self) -> Iterator[ast.expr]:
+        """Yield what `optimize` is given in the file."""
+        for call in self.source.calls():
+            if isinstance(call.func, ast.Attribute) and call.func.attr == "optimize":
+                yield from call.args[:1]
+                yield from (word.value for word in call.keywords if word.arg == "func")
+
+    def _tops(self) -> list[Function]:
+        """Return the functions that suggest parameters, themselves or by others, and that no other such calls."""
+        able = [node for node in self.all if self._reach([node]) & set(self.suggesting)]
+        called = {inner for node in able for inner in self.calls[node] if inner is not node}
+        return [node for node in able if node not in called] or able[:1]

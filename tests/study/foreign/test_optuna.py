@@ -1,0 +1,156 @@
+"""Objective functions of Optuna: what a file does with what is suggested, and which functions a study runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpo.errors import RequestError
+from hpo.study.foreign.import_study import import_study
+from hpo.study.foreign.imported import ImportOptions
+from hpo.study.foreign.loop_file import import_loop
+from hpo.study.foreign.readers import read_search
+from hpo.study.foreign.search import ForeignSearch
+
+OBJECTIVE = """import math
+import numpy as np
+def objective(trial):
+    {}
+    return train(d)
+study.optimize(objective, n_trials=3)
+"""
+
+
+def read(folder: Path, text: str) -> ForeignSearch:
+    path = folder / "search.py"
+    path.write_text(text, encoding="utf-8")
+    return read_search(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expression"),
+    [
+        ("d = 2 ** trial.suggest_int('width', 4, 8)", "2 ** …"),
+        ("d = 1 - trial.suggest_float('width', 0.1, 0.3)", "1 - …"),
+        ("d = -trial.suggest_int('width', 4, 8)", "-…"),
+        ("d = int(10 ** trial.suggest_float('width', 1, 2))", "int(10 ** …)"),
+        ("d = [2 ** trial.suggest_int('width', 4, 6) for _ in range(2)]", "2 ** …"),
+        ("d = build(lr=math.exp(trial.suggest_float('width', 1, 2)))", "math.exp(…)"),
+        ("d = round(np.log(trial.suggest_int('width', 4, 8)), 3)", "round(np.log(…), 3)"),
+        ("d = [16, 32, 64][trial.suggest_int('width', 0, 2)]", "[16, 32, 64][…]"),
+        ("d = f'resnet{trial.suggest_int(\"width\", 4, 8)}'", "f'resnet{…}'"),
+        ("k = trial.suggest_int('width', 4, 8); d = load(batch_size=2**k)", "2 ** k"),
+        ("k = int(trial.suggest_float('width', 4, 8)); print(f'{k}', k); d = k * 32", "k * 32"),
+        ("k = trial.suggest_int('width', 4, 8); k = 2 ** k; d = load(k)", "2 ** k"),
+        ("k = trial.suggest_int('width', 4, 8); k *= 32; d = load(k)", "k *= 32"),
+        ("p = {'k': trial.suggest_int('width', 4, 8)}; d = 2 ** p['k']", "2 ** p['k']"),
+        ("p = dict(k=trial.suggest_int('width', 4, 8)); d = 2 ** p['k']", "2 ** p['k']"),
+        ("k, m = trial.suggest_int('width', 4, 8), 2; d = 2 ** k", "2 ** k"),
+        ("d = 2 ** (k := trial.suggest_int('width', 4, 8))", "2 ** (k := …)"),
+        # As it is.
+        ("d = int(trial.suggest_float('width', 4, 8))", ""),
+        ("d = build(trial.suggest_int('width', 4, 8)) * 2", ""),
+        ("d = OPTIMIZERS[trial.suggest_categorical('width', ['a', 'b'])]", ""),
+        ("k = trial.suggest_int('width', 4, 8); d = build(k) if k > 4 else None", ""),
+        ("k = trial.suggest_int('width', 4, 8); d = build(k); trial.report(2 * k, 0)", ""),
+        ("p = {'k': trial.suggest_int('width', 4, 8)}; n = 2 * p['k']; d = build(**p)", ""),
+        ("k = trial.suggest_int('width', 4, 8); d = build(k, 2 * k)", ""),
+    ],
+)  # fmt: skip
+def test_what_a_file_computes_of_a_value_is_no_parameter_of_ours(tmp_path: Path, lines: str, expression: str) -> None:
+    [parameter] = read(tmp_path, OBJECTIVE.format(lines)).parameters
+    assert parameter.expression == expression
+    assert parameter.note == (f"the file computes with it: {expression}" if expression else parameter.note)
+
+
+def test_a_value_that_is_used_both_ways_has_a_note(tmp_path: Path) -> None:
+    lines = "k = trial.suggest_int('width', 4, 8); d = build(k, 2 * k)"
+    [parameter] = read(tmp_path, OBJECTIVE.format(lines)).parameters
+    assert parameter.note == "the file uses it as it is, and computes with it too: 2 * k"
+
+
+def test_a_computed_parameter_is_left_out_and_stays_in_a_loop(tmp_path: Path) -> None:
+    lines = "d = 2 ** trial.suggest_int('batch_size', 4, 8), trial.suggest_float('lr', 0.1, 0.2)"
+    read(tmp_path, OBJECTIVE.format(lines))
+    path = tmp_path / "search.py"
+    study = import_study(path, ImportOptions(dataset="mnist", renames={"value": "val_loss"}))
+    assert list(study.table["parameters"]) == ["learning_rate"]
+    assert any("batch_size: left out: the file computes with it: 2 ** …" in note for note in study.notes)
+    loop = import_loop(path, tmp_path / "filled_loop.py", ImportOptions()).loop
+    assert "# batch_size: the file computes with it: 2 ** …" in loop
+    assert "batch_size_: int = hpo.Int(4, 8)" in loop
+
+
+FUNCTIONS = """
+def f(trial):
+    return trial.suggest_float("lr", 0.1, 0.2)
+
+
+def g(trial):
+    return h(trial)
+
+
+def h(trial):
+    return trial.suggest_int("width", 4, 8)
+
+
+class Objective:
+    def __call__(self, trial):
+        return self.sample(trial)
+
+    def sample(self, trial):
+        return trial.suggest_int("depth", 1, 3)
+
+
+def main():
+    def objective(trial):
+        return trial.suggest_int("epochs", 1, 3)
+
+    return objective
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("study.optimize(f)", ["lr"]),
+        ("study.optimize(g, n_trials=2)", ["width"]),
+        ("study.optimize(func=g)", ["width"]),
+        ("study.optimize(lambda trial: g(trial))", ["width"]),
+        ("run = partial(g, data=3)\nstudy.optimize(run)", ["width"]),
+        ("study.optimize(Objective())", ["depth"]),
+        ("run = Objective()\nstudy.optimize(run)", ["depth"]),
+        ("study.optimize(objective)", ["epochs"]),
+        ("study.optimize(lambda trial: trial.suggest_int('batch_size', 4, 8))", ["batch_size"]),
+        ("study.optimize(f)\nstudy.optimize(f)", ["lr"]),
+    ],
+)
+def test_the_function_that_optimize_runs_is_read(tmp_path: Path, line: str, names: list[str]) -> None:
+    search = read(tmp_path, FUNCTIONS + line)
+    assert [each.name for each in search.parameters] == names
+    assert ("f (line 2) suggests parameters too" in "\n".join(search.notes)) == (names != ["lr"])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("study.optimize(f)\nstudy.optimize(g)", "has 2 objective functions: f (line 2), g (line 6); leave one in the"),
+        (
+            "TABLE = {'f': f, 'g': g}",
+            "has 4 objective functions: f (line 2), g (line 6), Objective (line 15), main (line 22)",
+        ),
+    ],
+)
+def test_one_of_several_functions_is_not_chosen_in_silence(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(RequestError) as error:
+        read(tmp_path, FUNCTIONS + line)
+    assert message in str(error.value)
+
+
+def test_parameters_whose_conditions_never_hold_are_left_out(tmp_path: Path) -> None:
+    lines = "o = trial.suggest_categorical('o', ['a', 'b'])\n    "
+    search = read(tmp_path, OBJECTIVE.format(f"{lines}if o == 'c': d = trial.suggest_int('width', 4, 8)"))
+    assert [each.name for each in search.parameters] == ["o"]
+    assert "width (line 5) is left out: the conditions around it never hold" in search.notes
