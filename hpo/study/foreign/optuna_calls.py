@@ -49,7 +49,7 @@ class Suggestion:
             DefinitionError: its domain is wrong, or known only when the file runs.
         """
         try:
-            return ForeignParameter((self.name,), self.domain(), dict(self.scope.when))
+            return ForeignParameter((self.name,), self.domain(), dict(self.scope.when), note=self._describe_repeats())
         except UnreadableError:
             raise DefinitionError(
                 f"{describe(self.call)} (line {self.call.lineno}) is known only when the file runs; "
@@ -57,6 +57,24 @@ class Suggestion:
             ) from None
         except DefinitionError as error:
             raise DefinitionError(f"{describe(self.call)} (line {self.call.lineno}): {error}") from error
+
+    def _describe_repeats(self) -> str:
+        """Return a note where the name is known only when the file runs, so that it stands for several parameters."""
+        node = _bind(self.call, _kind(self.call))["name"]
+        if not self.is_open:
+            return ""
+        used = [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and part.id in self.scope.loops]
+        each = f"{used[0]} of {self.scope.loops[used[0]]}" if used else f"name {describe(node)}"
+        return f"the file suggests one for each {each} (line {self.call.lineno}), and this one stands for all of them"
+
+    @property
+    def is_open(self) -> bool:
+        """True if the name is known only when the file runs."""
+        try:
+            self.source.evaluate(_bind(self.call, _kind(self.call))["name"], self.scope.names)
+        except UnreadableError:
+            return True
+        return False
 
     def domain(self) -> ForeignDomain:
         """Return the values.

@@ -14,7 +14,7 @@ from hpo.study.foreign.search import Choices, Constant, Range
 if TYPE_CHECKING:
     from hpo.study.foreign.optuna_calls import Suggestion
 
-__all__ = ["Scope", "list_values", "read_iterations", "read_test"]
+__all__ = ["Scope", "list_values", "read_iterations", "read_match", "read_test"]
 
 LISTED = 100  # values of a parameter that a condition may depend on, and times that a loop may run
 Values = tuple[Any, ...]
@@ -28,11 +28,13 @@ class Scope:
         when: values of other parameters under which the place is reached.
         names: values of loops' variables.
         holders: names and values of the parameters that variables hold, by how the variables are written.
+        loops: what variables run over in loops whose number of times is known only when the file runs.
     """
 
     when: Mapping[str, Values] = field(default_factory=dict)
     names: Mapping[str, Any] = field(default_factory=dict)
     holders: dict[str, tuple[str, Values | None]] = field(default_factory=dict)
+    loops: Mapping[str, str] = field(default_factory=dict)
 
     def narrow(self, key: str, values: Values | None) -> Scope:
         """Return the scope under a further condition; under the same ones if it has no values that can be listed."""
@@ -44,6 +46,10 @@ class Scope:
     def name(self, name: str, value: Any) -> Scope:
         """Return the scope in which a variable has a value."""
         return replace(self, names={**self.names, name: value})
+
+    def repeat(self, name: str, items: str) -> Scope:
+        """Return the scope of a loop that runs over something that is not known."""
+        return replace(self, loops={**self.loops, name: items})
 
 
 def list_values(suggestion: Suggestion) -> Values | None:
@@ -114,6 +120,34 @@ COMPARISONS: Mapping[type[ast.cmpop], Any] = {
     ast.Gt: lambda one, other: one > other,
     ast.GtE: lambda one, other: one >= other,
 }
+
+
+def read_match(statement: ast.Match) -> list[ast.stmt]:
+    """Return a `match` as the `if` and `elif` that do the same; what a pattern binds is left out."""
+    otherwise: list[ast.stmt] = []
+    for case in reversed(statement.cases):
+        test = _read_pattern(statement.subject, case)
+        # No line is needed of it: what is noted are the lines of its condition.
+        otherwise = case.body if test is None else [ast.If(test, case.body, otherwise)]
+    return otherwise
+
+
+def _read_pattern(subject: ast.expr, case: ast.match_case) -> ast.expr | None:
+    """Return the condition of a case; None if it has none."""
+    match case.pattern:
+        case ast.MatchAs(pattern=None):
+            return case.guard
+        case ast.MatchValue(value=value):
+            test = ast.Compare(subject, [ast.Eq()], [value])
+        case ast.MatchSingleton(value=single):
+            test = ast.Compare(subject, [ast.Is()], [ast.Constant(single)])
+        case ast.MatchOr(patterns=parts) if all(isinstance(part, ast.MatchValue) for part in parts):
+            values = [part.value for part in parts if isinstance(part, ast.MatchValue)]
+            test = ast.Compare(subject, [ast.In()], [ast.Tuple(values, ast.Load())])
+        case pattern:  # which no expression says, and which is written as it is
+            test = ast.Compare(subject, [ast.Eq()], [ast.Name(ast.unparse(pattern), ast.Load())])
+    both = test if case.guard is None else ast.BoolOp(ast.And(), [test, case.guard])
+    return ast.fix_missing_locations(ast.copy_location(both, case.pattern))
 
 
 def read_iterations(source: Source, items: ast.expr, scope: Scope) -> Sequence[tuple[Any, Mapping[str, Values]]] | None:

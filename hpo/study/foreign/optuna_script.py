@@ -12,7 +12,7 @@ from typing import Any
 from hpo.errors import DefinitionError
 from hpo.study.foreign.domains import read_each
 from hpo.study.foreign.optuna_calls import Suggestion, read_suggestion
-from hpo.study.foreign.optuna_conditions import Scope, list_values, read_iterations, read_test
+from hpo.study.foreign.optuna_conditions import Scope, list_values, read_iterations, read_match, read_test
 from hpo.study.foreign.optuna_functions import Function, Objective, find_objective, iterate_own
 from hpo.study.foreign.optuna_settings import read_settings
 from hpo.study.foreign.optuna_uses import Uses
@@ -58,11 +58,10 @@ def _read_parameter(suggestion: Suggestion, uses: Uses) -> ForeignParameter:
     domain = parameter.domain
     values = domain.values if isinstance(domain, Choices) else (getattr(domain, "value", None),)
     use = uses.find(suggestion.call, is_text=all(isinstance(value, str) for value in values))
-    if not use.expression:
-        return parameter
-    if not use.always:
-        return replace(parameter, note=f"the file uses it as it is, and computes with it too: {use.expression}")
-    return replace(parameter, note=f"the file computes with it: {use.expression}", expression=use.expression)
+    both = "uses it as it is, and computes with it too" if not use.always else "computes with it"
+    told = f"the file {both}: {use.expression}" if use.expression else ""
+    note = "; ".join(filter(None, [parameter.note, told]))
+    return replace(parameter, note=note, expression=use.expression if use.always else "")
 
 
 def _name_objective(source: Source, objective: Objective) -> str:
@@ -119,6 +118,10 @@ class _Reader:
         """Collect what statements suggest under the conditions of a scope."""
         for statement in body:
             self._walk_statement(statement, scope)
+            match statement:
+                case ast.If(test=test, body=[*_, ast.Return() | ast.Raise()], orelse=[]):  # what follows is its else
+                    if found := read_test(self.source, test, scope):
+                        scope = scope.narrow(found[0], found[2])
 
     def _walk_statement(self, statement: ast.stmt, scope: Scope) -> None:
         match statement:
@@ -128,6 +131,12 @@ class _Reader:
             case ast.For(target=ast.Name(id=name), iter=items, body=body):
                 self._suggest(items, scope)
                 self._repeat(name, items, body, scope)
+            case ast.While(test=test, body=body, orelse=otherwise):
+                self._suggest(test, scope)
+                self._walk_unread([*body, *otherwise], scope, f"while {describe(test)}", test.lineno)
+            case ast.Match(subject=subject):
+                self._suggest(subject, scope)
+                self.walk(read_match(statement), scope)
             case ast.FunctionDef() | ast.AsyncFunctionDef() if statement not in self.functions:
                 self.walk([inner for inner in iterate_own(statement) if isinstance(inner, Function)], scope)
             case ast.FunctionDef(body=body) | ast.AsyncFunctionDef(body=body) | ast.ClassDef(body=body):
@@ -143,7 +152,7 @@ class _Reader:
         for each in inner if isinstance(inner, list) else [inner]:
             if isinstance(each, ast.stmt):
                 self._walk_statement(each, scope)
-            elif isinstance(each, ast.ExceptHandler | ast.match_case):
+            elif isinstance(each, ast.ExceptHandler):
                 self.walk(each.body, scope)
             elif isinstance(each, ast.expr | ast.withitem):
                 self._suggest(each, scope)
@@ -151,28 +160,28 @@ class _Reader:
     def _branch(self, test: ast.expr, body: Sequence[ast.stmt], otherwise: Sequence[ast.stmt], scope: Scope) -> None:
         """Walk both branches of an `if`, each under its condition if that is plain."""
         found = read_test(self.source, test, scope)
-        before = len(self.suggestions)
         if found is None:
-            self.walk(body, scope)
-            self.walk(otherwise, scope)
-            self._note_condition(self.suggestions[before:], f"if {describe(test)}", test.lineno)
+            self._walk_unread([*body, *otherwise], scope, f"if {describe(test)}", test.lineno)
             return
         key, chosen, rest = found
         self.walk(body, scope.narrow(key, chosen))
         self.walk(otherwise, scope.narrow(key, rest))
 
-    def _note_condition(self, suggestions: Sequence[Suggestion], condition: str, line: int) -> None:
-        if suggestions:
-            names = ", ".join(suggestion.name for suggestion in suggestions)
-            self.notes.append(f"the condition of {names}, `{condition}` in line {line}, is not read")
+    def _walk_unread(self, body: Sequence[ast.stmt], scope: Scope, condition: str, line: int) -> None:
+        """Walk statements under a condition that cannot be read, and note it; a loop is one that may run not at all."""
+        before = len(self.suggestions)
+        self.walk(body, scope)
+        names = [each.name for each in self.suggestions[before:] if not (each.is_open and each.scope.loops)]
+        if names:
+            what = "condition of" if condition.startswith("if ") else "loop around"
+            self.notes.append(f"the {what} {', '.join(names)}, `{condition}` in line {line}, is not read")
 
     def _repeat(self, name: str, items: ast.expr, body: Sequence[ast.stmt], scope: Scope) -> None:
         """Walk the body of a loop once for each value of its variable, under the condition that there is such a one."""
         iterations = read_iterations(self.source, items, scope)
         if iterations is None:
-            before = len(self.suggestions)
-            self.walk(body, scope)
-            self._note_condition(self.suggestions[before:], f"for {name} in {describe(items)}", items.lineno)
+            inside = scope.repeat(name, describe(items))
+            self._walk_unread(body, inside, f"for {name} in {describe(items)}", items.lineno)
             return
         for item, when in iterations:
             inner = scope.name(name, item)
@@ -187,6 +196,11 @@ class _Reader:
                 key, chosen, rest = found
                 self._suggest(body, scope.narrow(key, chosen))
                 self._suggest(otherwise, scope.narrow(key, rest))
+                return
+            case ast.IfExp(test=test, body=body, orelse=otherwise):
+                self._suggest(test, scope)
+                branches = [ast.copy_location(ast.Expr(each), each) for each in (body, otherwise)]
+                self._walk_unread(branches, scope, f"if {describe(test)}", test.lineno)
                 return
             case ast.ListComp(elt=element, generators=[ast.comprehension(target=ast.Name(id=name), iter=items)]):
                 self._suggest(items, scope)

@@ -154,3 +154,55 @@ def test_parameters_whose_conditions_never_hold_are_left_out(tmp_path: Path) -> 
     search = read(tmp_path, OBJECTIVE.format(f"{lines}if o == 'c': d = trial.suggest_int('width', 4, 8)"))
     assert [each.name for each in search.parameters] == ["o"]
     assert "width (line 5) is left out: the conditions around it never hold" in search.notes
+
+
+CHOICE = "o = trial.suggest_categorical('o', ['a', 'b', 'c'])\n    "
+WIDTH = "trial.suggest_int('width', 4, 8)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "values"),
+    [
+        (f"match o:\n        case 'a': d = {WIDTH}\n        case _: pass", ("a",)),
+        (f"match o:\n        case 'a': pass\n        case 'b' | 'c': d = {WIDTH}", ("b", "c")),
+        (f"match o:\n        case 'a': pass\n        case other: d = {WIDTH}", ("b", "c")),
+        (f"if o == 'a':\n        return 0\n    d = {WIDTH}", ("b", "c")),
+    ],
+)
+def test_a_branch_by_match_or_by_an_early_return_is_a_condition(
+    tmp_path: Path, lines: str, values: tuple[str, ...]
+) -> None:
+    search = read(tmp_path, OBJECTIVE.format(CHOICE + lines))
+    assert [dict(each.when) for each in search.parameters] == [{}, {"o": values}]
+
+
+@pytest.mark.parametrize(
+    ("lines", "note"),
+    [
+        (f"match o:\n        case ['a', *_]: d = {WIDTH}", "condition of width, `if o == ['a', *_]` in line 6"),
+        (f"match o:\n        case 'a' if X: d = {WIDTH}", "condition of width, `if o == 'a' and X` in line 6"),
+        (f"d = {WIDTH} if X else 3", "condition of width, `if X` in line 5"),
+        (f"while X: d = {WIDTH}", "loop around width, `while X` in line 5"),
+        (f"for i in X: d = {WIDTH}", "loop around width, `for i in X` in line 5"),
+    ],
+)
+def test_a_condition_that_is_not_read_is_said(tmp_path: Path, lines: str, note: str) -> None:
+    assert f"the {note}, is not read" in read(tmp_path, OBJECTIVE.format(CHOICE + lines)).notes
+
+
+@pytest.mark.parametrize(
+    ("lines", "each"),
+    [
+        ("d = [trial.suggest_int(f'units_{i}', 4, 8) for i in range(len(X))]", "i of range(len(X))"),
+        ("for i in layers: d = trial.suggest_int(f'units_{i}', 4, 8)", "i of layers"),
+        ("i = len(X); d = trial.suggest_int(f'units_{len(X)}', 4, 8)", "name f'units_{len(X)}'"),
+    ],
+)
+def test_a_suggestion_for_each_of_unknown_layers_is_said_to_stand_for_all(
+    tmp_path: Path, lines: str, each: str
+) -> None:
+    search = read(tmp_path, OBJECTIVE.replace("{}", lines))
+    [parameter] = search.parameters
+    assert parameter.name == "units__"
+    assert parameter.note == f"the file suggests one for each {each} (line 4), and this one stands for all of them"
+    assert not any("is not read" in note for note in search.notes)
