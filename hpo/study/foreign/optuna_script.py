@@ -14,7 +14,7 @@ from hpo.study.foreign.domains import read_each
 from hpo.study.foreign.optuna_calls import Suggestion, read_suggestion
 from hpo.study.foreign.optuna_conditions import Scope, list_values, read_iterations, read_match, read_test
 from hpo.study.foreign.optuna_functions import Function, Objective, find_objective, iterate_own
-from hpo.study.foreign.optuna_settings import read_settings
+from hpo.study.foreign.optuna_settings import read_grid, read_settings
 from hpo.study.foreign.optuna_uses import Uses
 from hpo.study.foreign.python_source import Source, describe, parse_source
 from hpo.study.foreign.search import Choices, ForeignParameter, ForeignSearch
@@ -45,6 +45,8 @@ def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
     parameters, notes = _merge(read_each(named, lambda _, each: [_read_parameter(each, uses)]))
     if not parameters:
         raise DefinitionError("calls no trial.suggest_…")
+    grid = read_grid(source)
+    parameters = [replace(each, domain=grid.get(each.name, each.domain)) for each in parameters]
     settings, more = read_settings(source)
     function = _name_objective(source, objective)
     runs = f"the function runs as it stands, too: hpo launch {path.name}:{function}" if function else ""

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
+import optuna
+
 from hpo.errors import DefinitionError
-from hpo.study.foreign.domains import count, number
+from hpo.study.foreign.domains import count, list_choices, number
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
-from hpo.study.foreign.search import Method, name_values
+from hpo.study.foreign.search import ForeignDomain, Method, name_values
 from hpo.study.pruners import PRUNERS
+from hpo.study.samplers import SAMPLERS as OUR_SAMPLERS
 from hpo.utils.text import shorten
 
-__all__ = ["read_settings"]
+__all__ = ["read_grid", "read_settings"]
 
 SAMPLERS: Mapping[str, Method] = {
     "TPESampler": "tpe",
@@ -54,13 +58,26 @@ def read_settings(source: Source) -> tuple[dict[str, Any], list[str]]:
         notes.append("what its function returns has no name there, and is called value here")
     found = {
         **(name_values(directions) if directions else {}),
-        "method": _read_sampler(source, nodes, notes, made=studies > 0),
+        **_read_sampler(source, nodes, notes, made=studies > 0),
         "trials": None if trials is None else count(trials, "n_trials"),
         "timeout": None if timeout is None else number(timeout, "timeout"),
         "pruner": _read_pruner(source, nodes, notes),
         "name": name if isinstance(name, str) else None,
     }
+    _note_absent(source, nodes, notes)
     return found, notes
+
+
+def _note_absent(source: Source, nodes: Mapping[str, ast.expr], notes: list[str]) -> None:
+    """Note what a study file has no equivalent of, or says in another place."""
+    for call in source.calls():
+        if isinstance(call.func, ast.Attribute) and call.func.attr in ("enqueue_trial", "add_trial"):
+            where = f"{describe(call)} (line {call.lineno})"
+            notes.append(f"{where} is left out; warm_start in the study file says which trials come first")
+    if "callbacks" in nodes:
+        notes.append(f"callbacks = {describe(nodes['callbacks'])} have no equivalent")
+    if "n_jobs" in nodes:
+        notes.append(f"n_jobs = {describe(nodes['n_jobs'])}: hpo launch --workers says how many trials train at once")
 
 
 def _evaluate(source: Source, nodes: Mapping[str, ast.expr], name: str, notes: list[str]) -> Any:
@@ -101,17 +118,46 @@ def _class_name(source: Source, call: ast.Call) -> str:
     return source.origin(call.func).rpartition(".")[2] or describe(call.func)
 
 
-def _read_sampler(source: Source, nodes: Mapping[str, ast.expr], notes: list[str], *, made: bool) -> Method | None:
+def _read_sampler(source: Source, nodes: Mapping[str, ast.expr], notes: list[str], *, made: bool) -> dict[str, Any]:
+    """Return the sampler, its options and its seed, as attributes of a search."""
     call = _read_component(source, nodes, "sampler")
     if call is None:
         if "sampler" in nodes and describe(nodes["sampler"]) != "None":
             notes.append(f"sampler = {describe(nodes['sampler'])} is known only when the file runs")
-            return None
-        return "tpe" if made else None  # the default of create_study
+            return {}
+        return {"method": "tpe"} if made else {}  # the default of create_study
     name = _class_name(source, call)
     if name not in SAMPLERS:
         notes.append(f"sampler {shorten(name)} has no equivalent among the samplers")
-    return SAMPLERS.get(name)
+        return {}
+    method = SAMPLERS[name]
+    arguments = _name_arguments(call, getattr(optuna.samplers, name))
+    arguments.pop("search_space", None)  # see `read_grid`
+    seed = _evaluate(source, arguments, "seed", notes)
+    arguments.pop("seed", None)
+    options = _read_options(source, f"sampler {name}", arguments, OUR_SAMPLERS[method].options, notes)
+    if options.get("multivariate") is False:  # ours is True by default, and so is group, which needs it
+        options.setdefault("group", False)
+    return {"method": method, "options": options, "seed": seed if isinstance(seed, int) else None}
+
+
+def read_grid(source: Source) -> dict[str, ForeignDomain]:
+    """Return the values of the parameters that a `GridSampler` is given, which replace those that are suggested.
+
+    Raises:
+        DefinitionError: they are known only when the file runs, or are no lists.
+    """
+    for call in source.calls():
+        if _class_name(source, call) == "GridSampler":
+            node = _name_arguments(call, optuna.samplers.GridSampler).get("search_space", ast.Constant(None))
+            try:
+                space = source.evaluate(source.resolve(node))
+            except UnreadableError:
+                raise DefinitionError(
+                    f"{describe(call)} (line {call.lineno}) is known only when the file runs"
+                ) from None
+            return {name: list_choices(values) for name, values in (space or {}).items()}
+    return {}
 
 
 def _read_pruner(source: Source, nodes: Mapping[str, ast.expr], notes: list[str]) -> Any:
@@ -120,13 +166,27 @@ def _read_pruner(source: Source, nodes: Mapping[str, ast.expr], notes: list[str]
     asks = any(isinstance(node, ast.Attribute) and node.attr == "should_prune" for node in ast.walk(source.tree))
     if call is None:
         return "median" if asks and "pruner" not in nodes else None
-    name = PRUNER_NAMES.get(_class_name(source, call))
+    theirs = _class_name(source, call)
+    name = PRUNER_NAMES.get(theirs)
     if name is None:
-        notes.append(f"pruner {shorten(_class_name(source, call))} has no equivalent among the pruners")
+        notes.append(f"pruner {shorten(theirs)} has no equivalent among the pruners")
     if name is None or name == "none":
         return None
+    arguments = _name_arguments(call, getattr(optuna.pruners, theirs))
+    return {"name": name, **_read_options(source, f"pruner {theirs}", arguments, PRUNERS[name].options, notes)}
+
+
+def _name_arguments(call: ast.Call, called: Callable[..., Any]) -> dict[str, ast.expr]:
+    """Return the arguments of a call by their names."""
     words = {word.arg: word.value for word in call.keywords if word.arg}
-    options = {option: _evaluate(source, words, option, notes) for option in words if option in PRUNERS[name].options}
-    if call.args and name == "percentile":
-        options["percentile"] = _evaluate(source, {"percentile": call.args[0]}, "percentile", notes)
-    return {"name": name, **{key: value for key, value in options.items() if value not in (None, "auto")}}
+    return {**dict(zip(inspect.signature(called).parameters, call.args, strict=False)), **words}
+
+
+def _read_options(
+    source: Source, owner: str, arguments: Mapping[str, ast.expr], known: Container[str], notes: list[str]
+) -> dict[str, Any]:
+    """Return the arguments that a study file has as well; the others are noted."""
+    if absent := [name for name in arguments if name not in known and describe(arguments[name]) != "None"]:
+        notes.append(f"{owner}: {', '.join(absent)} {'have' if len(absent) > 1 else 'has'} no equivalent")
+    given = {name: _evaluate(source, arguments, name, notes) for name in arguments if name in known}
+    return {name: value for name, value in given.items() if value not in (None, "auto")}

@@ -144,6 +144,8 @@ class ForeignSearch:
         direction: in which the metric is better, or None where the file does not say.
         target: value of the metric at which the search ends.
         method: our sampler for the file's method; None where the file names none.
+        options: of that sampler, as a study file has them.
+        seed: of its random numbers; None where the file names none.
         trials: how many; None where the file sets no limit.
         timeout: seconds after which no trial begins.
         pruner: as a study file has it: a name, or a table with a `name`; None where the file stops no trial early.
@@ -159,6 +161,8 @@ class ForeignSearch:
     direction: Direction | None = None
     target: float | None = None
     method: Method | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
     trials: int | None = None
     timeout: float | None = None
     pruner: Mapping[str, Any] | str | None = None

@@ -21,7 +21,7 @@ def add_trials(study: ImportedStudy, search: ForeignSearch) -> None:
     """Add the sampler, the budget and the pruner to a study's table."""
     table = study.table
     if search.method is not None:
-        table["sampler"] = search.method
+        table["sampler"] = {"name": search.method, **search.options} if search.options else search.method
     else:
         study.notes.append("it names no search method; the study's sampler is the default, tpe")
     if search.method == "grid":
@@ -32,6 +32,9 @@ def add_trials(study: ImportedStudy, search: ForeignSearch) -> None:
         study.notes.append(f"it has no limit of trials and would never end; trials = {DEFAULT_TRIALS} is set instead")
     else:
         table["trials"] = search.trials
+    if search.seed is not None:
+        table["seed"] = search.seed
+        study.notes.append(f"seed = {search.seed} decides the data split and the initial weights here, too")
     if search.timeout is not None:
         table["timeout"] = search.timeout
     table["pruner"] = "none" if search.pruner is None else search.pruner

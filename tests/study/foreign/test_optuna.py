@@ -11,7 +11,7 @@ from hpo.study.foreign.import_study import import_study
 from hpo.study.foreign.imported import ImportOptions
 from hpo.study.foreign.loop_file import import_loop
 from hpo.study.foreign.readers import read_search
-from hpo.study.foreign.search import ForeignSearch
+from hpo.study.foreign.search import Choices, ForeignSearch
 
 OBJECTIVE = """import math
 import numpy as np
@@ -206,3 +206,74 @@ def test_a_suggestion_for_each_of_unknown_layers_is_said_to_stand_for_all(
     assert parameter.name == "units__"
     assert parameter.note == f"the file suggests one for each {each} (line 4), and this one stands for all of them"
     assert not any("is not read" in note for note in search.notes)
+
+
+STUDY = """import optuna
+from optuna.samplers import GridSampler
+def objective(trial):
+    return trial.suggest_float("lr", 1e-3, 1e-1) * trial.suggest_int("width", 16, 64)
+study = optuna.create_study({})
+study.optimize(objective, n_trials=3{})
+"""
+
+
+@pytest.mark.parametrize(
+    ("sampler", "method", "options", "seed"),
+    [
+        ("TPESampler(seed=3, n_startup_trials=20)", "tpe", {"n_startup_trials": 20}, 3),
+        ("TPESampler(multivariate=True)", "tpe", {"multivariate": True}, None),
+        ("TPESampler(multivariate=False)", "tpe", {"multivariate": False, "group": False}, None),
+        ("RandomSampler(42)", "random", {}, 42),
+        ("BruteForceSampler(7)", "grid", {}, 7),
+        ("GPSampler(seed=1, n_startup_trials=4)", "gp", {"n_startup_trials": 4}, 1),
+        ("CmaEsSampler({'lr': 0.1}, 0.2)", "cmaes", {"sigma0": 0.2}, None),
+        ("NSGAIISampler(population_size=10, seed=None)", "nsga2", {"population_size": 10}, None),
+        ("QMCSampler(seed=1)", "qmc", {}, 1),
+    ],
+)
+def test_options_of_a_sampler_are_those_of_ours(
+    tmp_path: Path, sampler: str, method: str, options: dict[str, object], seed: int | None
+) -> None:
+    search = read(tmp_path, STUDY.format(f"sampler=optuna.samplers.{sampler}", ""))
+    assert (search.method, search.options, search.seed) == (method, options, seed)
+    renames = {"value": "val_loss"}
+    table = import_study(tmp_path / "search.py", ImportOptions(dataset="mnist", renames=renames, sets=GRIDDED)).table
+    assert table["sampler"] == ({"name": method, **options} if options else method)
+    assert table.get("seed") == seed
+
+
+GRIDDED = {"learning_rate": [0.1, 0.01]}
+
+
+@pytest.mark.parametrize(
+    ("pruner", "expected"),
+    [
+        ("MedianPruner(5, 10)", {"name": "median", "n_startup_trials": 5, "n_warmup_steps": 10}),
+        ("PercentilePruner(25.0, 3)", {"name": "percentile", "percentile": 25.0, "n_startup_trials": 3}),
+        ("HyperbandPruner(1, max_resource='auto')", {"name": "hyperband", "min_resource": 1}),
+    ],
+)
+def test_options_of_a_pruner_may_have_no_names(tmp_path: Path, pruner: str, expected: object) -> None:
+    assert read(tmp_path, STUDY.format(f"pruner=optuna.pruners.{pruner}", "")).pruner == expected
+
+
+@pytest.mark.parametrize(
+    ("study", "more", "note"),
+    [
+        ("sampler=optuna.samplers.TPESampler(gamma=f, weights=g)", "", "sampler TPESampler: gamma, weights have no eq"),
+        ("sampler=optuna.samplers.CmaEsSampler(x0=start)", "", "sampler CmaEsSampler: x0 has no equivalent"),
+        ("pruner=optuna.pruners.HyperbandPruner(colour=1)", "", "pruner HyperbandPruner: colour has no equivalent"),
+        ("", ", n_jobs=4", "n_jobs = 4: hpo launch --workers"),
+        ("", ", callbacks=[stop]", "callbacks = [stop] have no equivalent"),
+        (")\nstudy.enqueue_trial({'lr': 0.1}", "", "study.enqueue_trial({'lr': 0.1}) (line 6) is left out; warm_start"),
+    ],
+)
+def test_settings_of_a_study_that_have_no_place_are_said(tmp_path: Path, study: str, more: str, note: str) -> None:
+    assert any(each.startswith(note) for each in read(tmp_path, STUDY.format(study, more)).notes)
+
+
+@pytest.mark.parametrize("given", ["sampler=GridSampler({'lr': [0.1, 0.01]})", "sampler=GridSampler(search_space=G)"])
+def test_the_values_of_a_grid_are_choices(tmp_path: Path, given: str) -> None:
+    search = read(tmp_path, "G = {'lr': [0.1, 0.01]}\n" + STUDY.format(given, ""))
+    assert search.method == "grid"
+    assert search.parameters[0].domain == Choices((0.1, 0.01))
