@@ -7,7 +7,9 @@ TOML, objects and repeated keys in YAML, is refused; a date in YAML is a text.
 
 from __future__ import annotations
 
+import io
 import json
+import tokenize
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any, Literal
 from hpo.errors import DefinitionError, RequestError
 from hpo.utils.text import shorten
 
-__all__ = ["parse_json", "parse_toml", "read_document", "read_text"]
+__all__ = ["parse_json", "parse_toml", "read_document", "read_python", "read_text"]
 
 Format = Literal["toml", "yaml", "json"]
 SUFFIXES: Mapping[str, Format] = {".json": "json", ".yaml": "yaml", ".yml": "yaml"}
@@ -53,18 +55,42 @@ def read_text(path: Path, limit: int = SIZE_LIMIT) -> str:
     Raises:
         DefinitionError: it cannot be read, is larger, or is no UTF-8.
     """
+    return _decode(path, _read_bytes(path, limit), "utf-8-sig")
+
+
+def read_python(path: Path, limit: int = SIZE_LIMIT) -> str:
+    """Read a Python file of at most `limit` bytes, in the encoding that its first lines name; by default UTF-8.
+
+    Raises:
+        DefinitionError: it cannot be read, is larger, or is not in that encoding.
+    """
+    content = _read_bytes(path, limit)
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+    except SyntaxError:  # an unknown encoding, or bytes that are no UTF-8, whose place the decoder names
+        encoding = "utf-8-sig"
+    return _decode(path, content, encoding)
+
+
+def _read_bytes(path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
-        if len(content) > limit:
-            raise DefinitionError(
-                f"{path}: is larger than {limit:,} bytes, which no such file needs; is it the right one?"
-            )
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DefinitionError(f"{path}: is no text in UTF-8 (byte {error.start}); save it as UTF-8") from error
     except (OSError, ValueError) as error:
         raise DefinitionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > limit:
+        raise DefinitionError(f"{path}: is larger than {limit:,} bytes, which no such file needs; is it the right one?")
+    return content
+
+
+def _decode(path: Path, content: bytes, encoding: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        name = "UTF-8" if encoding == "utf-8-sig" else encoding
+        raise DefinitionError(f"{path}: is no text in {name} (byte {error.start}); save it as UTF-8") from error
+    except (LookupError, ValueError) as error:  # an encoding that is none of texts
+        raise DefinitionError(f"{path}: cannot be read as {encoding}; save it as UTF-8") from error
 
 
 def parse_toml(text: str) -> dict[str, Any]:

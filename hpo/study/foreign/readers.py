@@ -9,9 +9,10 @@ from typing import Any
 
 from hpo.errors import DefinitionError, ImportRefusedError, RequestError
 from hpo.study.foreign import hydra, katib, keras_tuner, nni, optuna_script, ray_tune
+from hpo.study.foreign.python_source import parse_source
 from hpo.study.foreign.search import ForeignSearch
 from hpo.study.foreign.wandb import is_sweep, read_sweep
-from hpo.utils.documents import read_document, read_text
+from hpo.utils.documents import read_document, read_python
 
 __all__ = ["READERS", "Document", "Reader", "read_search"]
 
@@ -58,6 +59,7 @@ def read_search(path: Path) -> ForeignSearch:
     document = _read(path)
     reader = next((reader for reader in READERS if reader.recognizes(document, path)), None)
     if reader is None:
+        _check_python(path, document)
         kinds = ", ".join(reader.kind for reader in READERS)
         raise DefinitionError(f"{path}: is none of the files that can be imported: {kinds}")
     try:
@@ -68,6 +70,19 @@ def read_search(path: Path) -> ForeignSearch:
         raise type(error)(f"{path}: {error}") from error
 
 
+def _check_python(path: Path, document: Document) -> None:
+    """Refuse a Python file that cannot be parsed: what it is may stand after the place where it is wrong.
+
+    Raises:
+        DefinitionError: names the line.
+    """
+    if isinstance(document, str):
+        try:
+            parse_source(document)
+        except DefinitionError as error:
+            raise DefinitionError(f"{path}: {error}") from error
+
+
 def _read(path: Path) -> Document:
     suffix = path.suffix.lower()
     if _is_database(path):
@@ -76,7 +91,7 @@ def _read(path: Path) -> Document:
             "Optuna"
         )
     if suffix == ".py":
-        return read_text(path)
+        return read_python(path)
     return read_document(path, style="json" if suffix == ".json" else "yaml")
 
 

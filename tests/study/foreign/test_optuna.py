@@ -277,3 +277,35 @@ def test_the_values_of_a_grid_are_choices(tmp_path: Path, given: str) -> None:
     search = read(tmp_path, "G = {'lr': [0.1, 0.01]}\n" + STUDY.format(given, ""))
     assert search.method == "grid"
     assert search.parameters[0].domain == Choices((0.1, 0.01))
+
+
+# Files of Python.
+
+
+@pytest.mark.parametrize("cookie", ["latin-1", "cp1252", "utf-8"])
+def test_a_python_file_is_read_in_the_encoding_that_it_names(tmp_path: Path, cookie: str) -> None:
+    path = tmp_path / "search.py"
+    text = f"# -*- coding: {cookie} -*-\ndef f(trial):\n    return trial.suggest_float('größe', 0.1, 0.2)\n"
+    path.write_bytes(text.encode(cookie))
+    assert [each.name for each in read_search(path).parameters] == ["größe"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"import optuna\ndef objective(trial:\n  pass\n", "line 2: is no valid Python: "),
+        (b"print 'hello'\n", "line 1: is no valid Python: "),
+        (b"import os\n", "is none of the files that can be imported"),
+        ("# größe\n".encode("latin-1"), "is no text in UTF-8 (byte 4); save it as UTF-8"),
+        (b"# coding: nonsense\n", "is none of the files that can be imported"),
+        (b"# coding: hex\n", "cannot be read as hex; save it as UTF-8"),
+    ],
+)
+def test_a_python_file_that_cannot_be_parsed_is_refused_with_its_line(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "search.py"
+    path.write_bytes(content)
+    with pytest.raises(RequestError) as error:
+        read_search(path)
+    assert str(error.value).startswith(f"{path}: {message}")
