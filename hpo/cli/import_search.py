@@ -50,9 +50,10 @@ def import_search(
     dataset: object,
     imports: Sequence[str],
 ) -> None:
-    """Make a study file of FILE, the search of another tool, which its content shows: a Weights & Biases sweep; a
-    search space of Ray Tune or an objective function of Optuna (Python, which is not run); a configuration of Hydra
-    with a sweeper; hyperparameters of KerasTuner (JSON); an experiment of Katib or NNI, or a search space of NNI.
+    """Make a study file of FILE, the search of another tool, which its content shows: a Weights & Biases sweep
+    (YAML, JSON or Python); a search space of Ray Tune or an objective function of Optuna (Python, which is not run); a
+    configuration of Hydra with a sweeper; hyperparameters of KerasTuner (JSON); an experiment of Katib or NNI, or a
+    search space of NNI.
 
     What has another name here is printed as THEIRS -> OURS. A file that no study of our models can be is refused with
     all that is against it; with --loop nothing is lost.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import DefinitionError, ImportRefusedError, RequestError
-from hpo.study.foreign import hydra, katib, keras_tuner, nni, optuna_script, ray_tune
+from hpo.study.foreign import hydra, katib, keras_tuner, nni, optuna_script, ray_tune, wandb_python
 from hpo.study.foreign.python_source import parse_source
 from hpo.study.foreign.search import ForeignSearch
 from hpo.study.foreign.wandb import is_sweep, read_sweep
@@ -39,6 +39,7 @@ SQLITE = b"SQLite format 3\0"  # the first bytes of such a database
 READERS: tuple[Reader, ...] = (
     Reader("Ray Tune search space (Python)", ray_tune.recognizes, ray_tune.read),
     Reader("Optuna objective function (Python)", optuna_script.recognizes, optuna_script.read),
+    Reader("Weights & Biases sweep (Python)", wandb_python.recognizes, wandb_python.read),
     Reader("Katib experiment (YAML)", katib.recognizes, katib.read),
     Reader("Hydra configuration with a sweeper (YAML)", hydra.recognizes, hydra.read),
     Reader("KerasTuner hyperparameters (JSON)", keras_tuner.recognizes, keras_tuner.read),

@@ -1,0 +1,116 @@
+"""Sweeps of Weights & Biases in Python files, which are parsed and never run: the table that `wandb.sweep` is given."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import DefinitionError
+from hpo.study.foreign.domains import count, read_each
+from hpo.study.foreign.python_source import Source, UnreadableError, describe, parse_source
+from hpo.study.foreign.python_tables import Cell, Tables
+from hpo.study.foreign.search import Computed, ForeignParameter, ForeignSearch
+from hpo.study.foreign.wandb import read_sweep
+
+__all__ = ["read", "recognizes"]
+
+PARAMETERS = re.compile(r"""["']parameters["']|\bparameters\s*=""")
+METHOD = re.compile(r"""["']method["']|\bmethod\s*=""")
+
+
+def recognizes(document: Mapping[str, Any] | str, _path: Path) -> bool:
+    """Return whether a document is a Python file that makes a sweep, or has the table of one."""
+    if not isinstance(document, str):
+        return False
+    makes = re.search(r"\bwandb\b", document) is not None and re.search(r"\bsweep\(", document) is not None
+    return makes or (PARAMETERS.search(document) is not None and METHOD.search(document) is not None)
+
+
+def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
+    """Read the sweep of a file as if its table were a YAML file.
+
+    Raises:
+        DefinitionError: it has no sweep or several, or one with values that are known only when it runs.
+    """
+    assert isinstance(document, str)
+    source = parse_source(document)
+    tables = Tables(source)
+    entries = _find_sweep(source, tables)
+    named = tables.entries(entries.pop("parameters")) or {}
+    sweep = dict(read_each(entries.items(), lambda key, cell: [(key, tables.evaluate(cell))]))
+    computed = {name: cell for name, cell in named.items() if _is_computed(tables, cell)}
+    given = [(f"parameters.{name}", (name, cell)) for name, cell in named.items() if name not in computed]
+    parameters = dict(read_each(given, lambda _, each: [(each[0], tables.evaluate(each[1]))]))
+    search = read_sweep({**sweep, "parameters": parameters}, path)
+    absent = [ForeignParameter((name,), Computed(_describe_value(tables, cell))) for name, cell in computed.items()]
+    trials, notes = _read_count(source, search)
+    notes = [*search.notes, *notes, *tables.notes, *source.assumed.values()]
+    return replace(search, parameters=(*search.parameters, *absent), trials=trials, notes=tuple(notes))
+
+
+def _find_sweep(source: Source, tables: Tables) -> dict[str, Cell]:
+    """Return the entries of the table that `wandb.sweep` is given; of the only such table, where that is unknown.
+
+    Raises:
+        DefinitionError: there is none, or more than one.
+    """
+    given = [Cell(node) for node in _given(source)]
+    cells = [cell for cell in given if _is_sweep(tables, cell)] or [c for c in tables.outer() if _is_sweep(tables, c)]
+    found = {id(tables.resolve(cell).node): cell for cell in cells}
+    if len(found) > 1:
+        lines = ", ".join(map(str, sorted(tables.resolve(cell).node.lineno for cell in found.values())))
+        raise DefinitionError(f"has {len(found)} sweeps (lines {lines}); leave one in the file")
+    for cell in found.values():
+        return dict(tables.entries(cell) or {})
+    if given:
+        where = f"{describe(given[0].node)} (line {given[0].node.lineno})"
+        raise DefinitionError(f"the sweep, {where}, is known only when the file runs; write its table there")
+    raise DefinitionError("has no sweep of Weights & Biases: no table with `method` and `parameters`")
+
+
+def _given(source: Source) -> Iterator[ast.expr]:
+    for call in source.calls():
+        if source.origin(call.func) == "wandb.sweep":
+            yield from call.args[:1] or [word.value for word in call.keywords if word.arg == "sweep"]
+
+
+def _is_sweep(tables: Tables, cell: Cell) -> bool:
+    try:
+        return {"method", "parameters"} <= (tables.entries(cell) or {}).keys()
+    except DefinitionError:
+        return False
+
+
+def _is_computed(tables: Tables, cell: Cell) -> bool:
+    """Return whether a parameter has one value, which is known only when the file runs."""
+    entries = tables.entries(cell) or {}
+    if entries.keys() != {"value"}:
+        return False
+    try:
+        tables.evaluate(entries["value"])
+    except DefinitionError:
+        return True
+    return False
+
+
+def _describe_value(tables: Tables, cell: Cell) -> str:
+    return describe(tables.resolve((tables.entries(cell) or {})["value"]).node)
+
+
+def _read_count(source: Source, search: ForeignSearch) -> tuple[int | None, list[str]]:
+    """Return the number of trials, which `wandb.agent` may say, and a note on what it counts."""
+    for call in source.calls():
+        for word in call.keywords:
+            if source.origin(call.func) == "wandb.agent" and word.arg == "count" and search.trials is None:
+                try:
+                    trials = count(source.evaluate(word.value), "count")
+                except UnreadableError:
+                    return None, [
+                        f"count = {describe(word.value)} (line {call.lineno}) is known only when the file runs"
+                    ]
+                return trials, [f"wandb.agent has count = {trials} in each process; here it is that of all trials"]
+    return search.trials, []
