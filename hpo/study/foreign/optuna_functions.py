@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hpo.errors import DefinitionError
@@ -81,22 +81,12 @@ class _Functions:
             if isinstance(inner, ast.Name | ast.Attribute):
                 yield from self.named.get(inner.id if isinstance(inner, ast.Name) else inner.attr, ())
 
-    def _reach(self, starts: Iterable[Function]) -> frozenset[Function]:
-        reached: set[Function] = set()
-        waiting = list(starts)
-        while waiting:
-            node = waiting.pop()
-            if node not in reached:
-                reached.add(node)
-                waiting += self.calls[node]
-        return frozenset(reached)
-
     def find(self) -> Objective:
         """Return the objective; see `find_objective`."""
         given = [self.source.resolve(each) for each in self._optimized()]
         groups = {frozenset(self._mentioned(node)): node for node in given}
         alone = [node for node in given if any(map(is_suggestion, ast.walk(node)))]  # lambdas
-        useful = [starts for starts in groups if self._reach(starts) & set(self.suggesting)]
+        useful = [starts for starts in groups if _reach(starts, self.calls) & set(self.suggesting)]
         if not useful and not alone:
             useful = [frozenset({top}) for top in self._tops()]
         if len(useful) > 1:
@@ -105,7 +95,7 @@ class _Functions:
             raise DefinitionError(f"has {len(named)} objective functions: {names}; leave one in the file")
         starts = frozenset(each for group in useful for each in group)
         around = [each for each in self.all if any(node in alone for node in iterate_own(each))]
-        reached = self._reach(starts) | set(around)
+        reached = _reach(starts, self.calls) | set(around)
         left_out = tuple(each for each in self.suggesting if each not in reached)
         return Objective(starts, reached, left_out)
 
@@ -118,6 +108,23 @@ class _Functions:
 
     def _tops(self) -> list[Function]:
         """Return the functions that suggest parameters, themselves or by others, and that no other such calls."""
-        able = [node for node in self.all if self._reach([node]) & set(self.suggesting)]
+        callers: dict[Function, set[Function]] = defaultdict(set)
+        for node in self.all:
+            for inner in self.calls[node]:
+                callers[inner].add(node)
+        reaching = _reach(self.suggesting, callers)
+        able = [node for node in self.all if node in reaching]
         called = {inner for node in able for inner in self.calls[node] if inner is not node}
         return [node for node in able if node not in called] or able[:1]
+
+
+def _reach(starts: Iterable[Function], steps: Mapping[Function, Iterable[Function]]) -> frozenset[Function]:
+    """Return the functions that any number of steps leads to."""
+    reached: set[Function] = set()
+    waiting = list(starts)
+    while waiting:
+        node = waiting.pop()
+        if node not in reached:
+            reached.add(node)
+            waiting += steps.get(node, ())
+    return frozenset(reached)

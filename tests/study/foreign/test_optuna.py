@@ -231,6 +231,7 @@ study.optimize(objective, n_trials=3{})
         ("QMCSampler(seed=1)", "qmc", {}, 1),
     ],
 )
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of sigma0
 def test_options_of_a_sampler_are_those_of_ours(
     tmp_path: Path, sampler: str, method: str, options: dict[str, object], seed: int | None
 ) -> None:
