@@ -7,6 +7,7 @@ TOML, objects and repeated keys in YAML, is refused; a date in YAML is a text.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tokenize
@@ -29,13 +30,16 @@ YAML_SIZE_LIMIT = 200_000  # its parser takes five times as long as the others
 YAML_NODE_LIMIT = 20_000
 
 
-def read_document(path: Path, style: Format | None = None, *, limit: int = SIZE_LIMIT) -> dict[str, Any]:
+def read_document(
+    path: Path, style: Format | None = None, *, limit: int = SIZE_LIMIT, exponents: bool = False
+) -> dict[str, Any]:
     """Read the table that a file holds.
 
     Args:
         path: of the file.
         style: its format; by default the one that its suffix names, which is TOML unless it says otherwise.
         limit: the largest size in bytes.
+        exponents: whether 1e-3 is a number in YAML, as of `hpo.utils.yaml.parse_yaml`.
 
     Raises:
         DefinitionError: the file cannot be read, is not in that format, or is beyond a limit; the message names the
@@ -44,7 +48,7 @@ def read_document(path: Path, style: Format | None = None, *, limit: int = SIZE_
     style = style or SUFFIXES.get(path.suffix.lower(), "toml")
     text = read_text(path, min(limit, YAML_SIZE_LIMIT) if style == "yaml" else limit)
     try:
-        return _parse(text, style)
+        return _parse(text, style, exponents=exponents)
     except DefinitionError as error:
         raise DefinitionError(f"{path}: {error}") from error
 
@@ -111,8 +115,12 @@ def parse_json(text: str) -> dict[str, Any]:
     return _parse(text, "json")
 
 
-def _parse(text: str, style: Format) -> dict[str, Any]:
-    loaders: dict[Format, Callable[[str], Any]] = {"toml": tomllib.loads, "yaml": _load_yaml, "json": _load_json}
+def _parse(text: str, style: Format, *, exponents: bool = False) -> dict[str, Any]:
+    loaders: dict[Format, Callable[[str], Any]] = {
+        "toml": tomllib.loads,
+        "yaml": functools.partial(_load_yaml, exponents=exponents),
+        "json": _load_json,
+    }
     try:
         table = loaders[style](text)
     except RecursionError:
@@ -188,7 +196,7 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # YAML.
 
 
-def _load_yaml(text: str) -> Any:
+def _load_yaml(text: str, *, exponents: bool) -> Any:
     from hpo.utils.yaml import parse_yaml  # which most commands do not need
 
-    return parse_yaml(text, YAML_NODE_LIMIT, DEPTH_LIMIT)
+    return parse_yaml(text, YAML_NODE_LIMIT, DEPTH_LIMIT, exponents=exponents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -11,7 +12,7 @@ __all__ = ["parse_yaml"]
 KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
-def parse_yaml(text: str, limit: int, depth: int) -> Any:
+def parse_yaml(text: str, limit: int, depth: int, *, exponents: bool = False) -> Any:
     """Parse a YAML document.
 
     A date without quotes is a text. Aliases count as often as they are used, and are counted before they are resolved.
@@ -20,12 +21,13 @@ def parse_yaml(text: str, limit: int, depth: int) -> Any:
         text: the document.
         limit: the largest number of values, lists and tables.
         depth: the largest number of lists and tables within each other; its scanner is slow at many.
+        exponents: whether 1e-3, without a point, is a number, as OmegaConf has it, and not a text, as YAML 1.1 has it.
 
     Raises:
         ValueError: the text is no YAML, or holds something else, or too many values; the message names the line.
     """
     try:
-        return _Loader(text, limit, depth).get_single_data()
+        return (_ExponentLoader if exponents else _Loader)(text, limit, depth).get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
@@ -74,6 +76,10 @@ class _Loader(yaml.SafeLoader):
         return self.weights[id(node)]
 
 
+class _ExponentLoader(_Loader):
+    """Loader that reads numbers with an exponent, but without a point or a sign of it."""
+
+
 def _check_keys(node: yaml.MappingNode) -> None:
     """Refuse keys that are no texts, and keys that occur twice."""
     seen = set()
@@ -94,6 +100,11 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_ExponentLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?\d+(_\d+)*(\.[\d_]*)?[eE][-+]?\d+$", re.ASCII),
+    list("-+0123456789"),
+)
 _Loader.yaml_constructors = {
     tag: constructor
     for tag, constructor in yaml.SafeLoader.yaml_constructors.items()

@@ -8,10 +8,12 @@ from fractions import Fraction
 from typing import Any, TypeVar
 
 from hpo.errors import DefinitionError, ImportRefusedError, RequestError
-from hpo.study.foreign.search import Choices, Constant, ForeignDomain, Range
+from hpo.study.foreign.search import Choices, Computed, Constant, ForeignDomain, ForeignParameter, Range
 from hpo.utils.text import shorten
 
 __all__ = [
+    "ComputedError",
+    "Problems",
     "continuous",
     "count",
     "list_choices",
@@ -26,35 +28,79 @@ __all__ = [
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Other = TypeVar("Other")
 
 SIGMAS = 2  # half the width of the range that replaces a normal distribution: 95 % of it
 DIGITS = 18  # of a whole number of 64 bits
 LISTED = 100  # values of a quantized range that is given as a list, because its ends lie between its steps
 
 
-def read_each(items: Iterable[tuple[str, Item]], read: Callable[[str, Item], Iterable[Result]]) -> list[Result]:
-    """Read named items one by one, and refuse all that are wrong at once.
+class ComputedError(DefinitionError):
+    """Parameter that has values, but none that its file says.
+
+    Args:
+        message: for a person.
+        expression: as the file has it.
+    """
+
+    def __init__(self, message: str, expression: str) -> None:
+        super().__init__(message)
+        self.expression = expression
+
+
+class Problems:
+    """Collection of all that is wrong with a file, so that it is refused once.
+
+    Attributes:
+        lines: one for each.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def attempt(self, read: Callable[[], Result], otherwise: Other) -> Result | Other:
+        """Return what `read` returns; where it finds the file wrong, keep what it says, and return the other."""
+        try:
+            return read()
+        except ImportRefusedError as error:
+            self.lines += error.lines
+        except RequestError as error:
+            self.lines.append(str(error))
+        return otherwise
+
+    def check(self, what: str = "things") -> None:
+        """Refuse the file, if anything was wrong.
+
+        Raises:
+            DefinitionError: one thing was.
+            ImportRefusedError: several were; `lines` has them.
+        """
+        if len(self.lines) == 1:
+            raise DefinitionError(self.lines[0])
+        if self.lines:
+            raise ImportRefusedError(f"{len(self.lines)} {what} cannot be read, each on a line above", self.lines)
+
+
+def read_each(
+    items: Iterable[tuple[str, Item]], read: Callable[[str, Item], Iterable[ForeignParameter]]
+) -> list[ForeignParameter]:
+    """Read named items one by one; what cannot be read is a parameter, too, whose domain says why.
+
+    A user may leave it out; else `hpo.study.foreign.readers` refuses it.
 
     Args:
         items: each with its name.
-        read: returns what an item is, or raises a RequestError that does not name it.
-
-    Raises:
-        DefinitionError: one of them is wrong; the message begins with its name.
-        ImportRefusedError: several are; `lines` has one for each.
+        read: returns the parameters that an item is, or raises a RequestError that does not name it.
     """
-    results: list[Result] = []
-    problems: list[str] = []
+    parameters: list[ForeignParameter] = []
     for name, item in items:
         try:
-            results += read(name, item)
+            parameters += read(name, item)
+        except ComputedError as error:
+            parameters.append(ForeignParameter((name,), Computed(error.expression, str(error))))
         except RequestError as error:
-            problems.append(f"{shorten(name, quote=False)}: {error}")
-    if len(problems) == 1:
-        raise DefinitionError(problems[0])
-    if problems:
-        raise ImportRefusedError(f"{len(problems)} parameters cannot be read, each on a line above", problems)
-    return results
+            parameters.append(ForeignParameter((name,), Computed("", str(error))))
+    return parameters
 
 
 def number(value: object, what: str) -> float:
@@ -96,7 +142,7 @@ def count(value: object, what: str) -> int:
 
 
 def list_choices(values: object) -> Constant | Choices:
-    """Return the values of a list, each once.
+    """Return the values of a list, each once; those that it repeats are more probable.
 
     Raises:
         DefinitionError: it is no list, or an empty one.
@@ -104,10 +150,18 @@ def list_choices(values: object) -> Constant | Choices:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise DefinitionError(f"{shorten(values)}: must be a list of values")
     distinct: list[Any] = []
+    counts: list[int] = []
     for value in values:
-        if not any(value == each and type(value) is type(each) for each in distinct):
+        place = next((i for i, each in enumerate(distinct) if value == each and type(value) is type(each)), None)
+        if place is None:
             distinct.append(value)
-    return Choices(tuple(distinct)) if len(distinct) > 1 else Constant(distinct[0])
+            counts.append(1)
+        else:
+            counts[place] += 1
+    if len(distinct) == 1:
+        return Constant(distinct[0])
+    probabilities = None if len(set(counts)) == 1 else tuple(each / len(values) for each in counts)
+    return Choices(tuple(distinct), probabilities)
 
 
 def continuous(low: float, high: float, *, log: bool = False) -> Range | Constant:

@@ -14,6 +14,8 @@ from hpo.errors import DefinitionError
 from hpo.study.foreign.domains import count, list_choices, read_each
 from hpo.study.foreign.hydra_domains import read_override, read_specification
 from hpo.study.foreign.search import Computed, Constant, ForeignParameter, ForeignSearch, Method, name_values
+from hpo.study.samplers import SAMPLERS as SAMPLER_TABLE
+from hpo.utils.documents import read_document
 from hpo.utils.text import shorten
 
 __all__ = ["read", "recognizes"]
@@ -35,6 +37,15 @@ SAMPLERS: Mapping[str, Method] = {
 OPTIMIZERS: Mapping[str, Method] = {"RandomSearch": "random", "CMA": "cmaes"}  # Nevergrad's
 DEFAULT_TRIALS: Mapping[str, int] = {"optuna": 20, "ax": 10, "nevergrad": 80}
 METRIC_KEYS = ("optimized_metric",)  # which the lightning-hydra template has
+UNNAMED, UNNAMED_IN_AX = "value", "objective"  # the names of an objective that has none, ours and theirs
+SPACES = ("params", "search_space", "parametrization")
+# Settings that are read, and those that say how and where trials run, but not which.
+READ = frozenset((
+    "_target_", "defaults", "version", "storage", "study_name", "n_jobs", "max_batch_size", "direction", "n_trials",
+    "sampler", "sampler._target_", "custom_search_space", "ax_config.max_trials", "ax_config.experiment.minimize",
+    "ax_config.experiment.objective_name", "optim._target_", "optim.optimizer", "optim.budget", "optim.maximize",
+    "optim.num_workers",
+))  # fmt: skip
 MISSING = "???"  # a value that Hydra asks for on the command line
 
 
@@ -52,13 +63,15 @@ def _find_section(document: Spec) -> Spec | None:
     return document if "hydra_plugins." in str(document.get("_target_")) else None
 
 
-def read(document: Mapping[str, Any] | str, _path: Path) -> ForeignSearch:
+def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
     """Read a sweep, with the constants of the configuration that it is in.
 
     Raises:
         DefinitionError: names the parameter and the value that is wrong.
     """
     assert isinstance(document, Mapping)
+    if path.suffix.lower() != ".json":
+        document = read_document(path, "yaml", exponents=True)
     section = _find_section(document)
     assert section is not None
     choices = dict(_default_choices(document))
@@ -75,7 +88,7 @@ def read(document: Mapping[str, Any] | str, _path: Path) -> ForeignSearch:
     metric = next((document[key] for key in METRIC_KEYS if isinstance(document.get(key), str)), None)
     if metric is not None and not settings.get("also"):
         settings["metric"] = metric
-    elif "metric" in settings:
+    elif settings.get("metric") == UNNAMED or settings.get("also"):
         notes.append("what its function returns has no name there, and is called value here")
     name = section.get("study_name")
     return ForeignSearch(
@@ -125,13 +138,18 @@ def _read_settings(section: Spec, sweeper: str, choices: Mapping[str, str], note
     """Return method, trials and objectives of a sweep."""
     table, key, default = section, "n_trials", DEFAULT_TRIALS.get(sweeper)
     directions: list[Any] = []
+    objective: object = None
+    options: dict[str, Any] = {}
     method: Method | None = "grid"
     if sweeper == "optuna":
         directions = _read_directions(section.get("direction", "minimize"))
         method = _read_sampler(section.get("sampler"), choices.get("hydra/sweeper/sampler"), notes)
+        options = _read_options(section.get("sampler"), method)
     elif sweeper == "ax":
         table, key = _table(section, "ax_config"), "max_trials"
-        directions = ["minimize" if _table(table, "experiment").get("minimize", True) else "maximize"]
+        experiment = _table(table, "experiment")
+        directions = ["minimize" if experiment.get("minimize", True) else "maximize"]
+        objective = experiment.get("objective_name")
         method = "gp"
     elif sweeper == "nevergrad":
         table, key = _table(section, "optim"), "budget"
@@ -144,7 +162,34 @@ def _read_settings(section: Spec, sweeper: str, choices: Mapping[str, str], note
         notes.append(f"it gives no {key}; trials = {default}, the default of its sweeper")
         trials = default
     goals = name_values(directions) if directions else {}
-    return {"method": method, "trials": None if trials is None else count(trials, key), **goals}
+    if isinstance(objective, str) and objective != UNNAMED_IN_AX:
+        goals["metric"] = objective
+    notes += _describe_rest(section, options)
+    found = {"method": method, "sampler_options": options, "trials": None if trials is None else count(trials, key)}
+    return {**found, **goals}
+
+
+def _read_options(sampler: object, method: Method | None) -> dict[str, Any]:
+    """Return the options of a sampler that ours has, too."""
+    if method is None or not isinstance(sampler, Mapping):
+        return {}
+    known = SAMPLER_TABLE[method].options
+    return {name: value for name, value in sampler.items() if value is not None and name in known}
+
+
+def _describe_rest(section: Spec, options: Spec) -> Iterator[str]:
+    """Yield a note on the settings of a sweeper that a study does not have."""
+    if (function := section.get("custom_search_space")) is not None:
+        yield f"custom_search_space: {shorten(function)} may add parameters there, and is not read"
+    read = {*READ, *(f"sampler.{name}" for name in options)}
+    rest = {".".join(path): value for path, value in _leaves({k: v for k, v in section.items() if k not in SPACES})}
+    left = [
+        f"{name} = {shorten(value)}"
+        for name, value in rest.items()
+        if name not in read and not name.startswith("ax_config.params.") and value not in (None, [], {})
+    ]
+    if left:
+        yield f"these settings of its sweeper have no equivalent: {', '.join(left)}"
 
 
 def _table(document: Spec, key: str) -> Spec:
@@ -178,8 +223,8 @@ def _read_sampler(sampler: object, choice: str | None, notes: list[str]) -> Meth
 def _read_swept(section: Spec, sweeper: str, *, grid: bool) -> list[ForeignParameter]:
     """Read the parameters of a section, in each form that its sweeper takes."""
     tables = [section.get("params") or {}]
-    if sweeper == "optuna" and not tables[0]:
-        tables.append(section.get("search_space") or {})
+    if sweeper == "optuna":
+        tables.insert(0, section.get("search_space") or {})
     if sweeper == "ax":
         tables.append(_table(section, "ax_config").get("params") or {})
     if sweeper == "nevergrad":
@@ -187,7 +232,8 @@ def _read_swept(section: Spec, sweeper: str, *, grid: bool) -> list[ForeignParam
     for table in tables:
         if not isinstance(table, Mapping):
             raise DefinitionError(f"params = {shorten(table)}: must be a table of parameters and values")
-    entries = [(name, value) for table in tables for name, value in table.items() if not _is_own(name)]
+    # One that several tables have is that of the last: the sweeper for Optuna merges search_space and params so.
+    named = {_path(name): (name, value) for table in tables for name, value in table.items() if not _is_own(name)}
 
     def read_one(name: str, value: object) -> list[ForeignParameter]:
         if isinstance(value, Mapping):
@@ -198,7 +244,7 @@ def _read_swept(section: Spec, sweeper: str, *, grid: bool) -> list[ForeignParam
             domain, note = read_override(value, sweeper, grid=grid)
         return [ForeignParameter(_path(name), domain, note=note)]
 
-    return read_each(entries, read_one)
+    return read_each(named.values(), read_one)
 
 
 def _is_own(name: str) -> bool:

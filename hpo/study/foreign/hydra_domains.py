@@ -6,11 +6,12 @@ except when it walks a grid; `interval` is of real numbers unless its ends are c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from hpo.errors import DefinitionError, describe_unknown
-from hpo.study.foreign.domains import continuous, list_choices, number, stepped, whole
+from hpo.study.foreign.domains import ComputedError, continuous, list_choices, number, stepped, whole
 from hpo.study.foreign.hydra_values import ChoiceSweep, IntervalSweep, RangeSweep, parse_value
 from hpo.study.foreign.search import Constant, ForeignDomain, Range
 from hpo.utils.text import shorten
@@ -103,11 +104,19 @@ def _read_bounds(spec: Spec) -> ForeignDomain:
     return (whole if integer else continuous)(low, high, log=bool(spec.get("log_scale")))
 
 
+def _write(spec: Spec) -> str:
+    """Return a table as YAML has it, on one line."""
+    values = {key: json.dumps(value) if isinstance(value, bool) else str(value) for key, value in spec.items()}
+    return f"{{{', '.join(f'{key}: {value}' for key, value in values.items())}}}"
+
+
 def _read_scalar(spec: Spec) -> Read:
     """Return a scalar of Nevergrad, which may have no ends; its `init` and `step` say where and how far it begins."""
     low, high = spec.get("lower"), spec.get("upper")
     if low is None or high is None:
-        raise DefinitionError(f"{shorten(dict(spec))}: a parameter without a lower and an upper end has no equivalent")
+        written = _write(spec)
+        absent = " and ".join(key for key in ("lower", "upper") if spec.get(key) is None)
+        raise ComputedError(f"{written}: has no {absent} end, so that its values have no bounds; give it both", written)
     integer, ends = bool(spec.get("integer")), (number(low, "lower"), number(high, "upper"))
     ignored = [key for key in ("init", "step") if spec.get(key) is not None]
     note = f"its {' and '.join(ignored)} of the search there have no equivalent" if ignored else ""

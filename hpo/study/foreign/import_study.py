@@ -16,7 +16,7 @@ from hpo.space.coverage import cover
 from hpo.space.space import Space
 from hpo.study.foreign.imported import ImportedStudy, ImportOptions, name_study, valid_name
 from hpo.study.foreign.invalid import explain_invalid
-from hpo.study.foreign.mapping import Outcome, ParameterMapper, describe, join_parameters
+from hpo.study.foreign.mapping import Outcome, ParameterMapper, describe, join_parameters, split_name
 from hpo.study.foreign.objective import add_objective, our_metrics
 from hpo.study.foreign.readers import read_search
 from hpo.study.foreign.search import Choices, Constant, ForeignParameter, ForeignSearch
@@ -47,7 +47,7 @@ def import_study(path: Path, options: ImportOptions = ImportOptions()) -> Import
             is none of ours; `lines` has all of it.
         RequestError: the file is wrong; the message names the file, the key and the value.
     """
-    search = read_search(path)
+    search = read_search(path, options.left_out)
     try:
         return map_search(search, path, options)
     except ImportRefusedError as error:
@@ -116,11 +116,14 @@ def _check_left_out(search: ForeignSearch, options: ImportOptions) -> None:
 
 
 def _names_data(parameter: ForeignParameter, options: ImportOptions) -> bool:
-    """Return whether a parameter is the data set: by its name, with texts as values."""
+    """Return whether a parameter is the data set: by its name and those of its tables, with texts as values."""
     domain = parameter.domain
     values = [domain.value] if isinstance(domain, Constant) else getattr(domain, "values", [None])
     is_text = all(isinstance(each, str) for each in values)
-    return canonical(parameter.name) in DATASET_NAMES and is_text and parameter.name not in options.renames
+    containers, last = split_name(parameter)
+    is_data = all(canonical(each) in DATASET_NAMES for each in (*containers, last))
+    is_class = canonical(parameter.path[-1]) in ("target", "class")  # of what loads the data
+    return is_data and not is_class and is_text and parameter.name not in options.renames
 
 
 def _add_dataset(study: ImportedStudy, data: Sequence[ForeignParameter], options: ImportOptions) -> Iterator[str]:
@@ -137,7 +140,9 @@ def _add_dataset(study: ImportedStudy, data: Sequence[ForeignParameter], options
     names = domain.values if isinstance(domain, Choices) else (getattr(domain, "value", None),)
     theirs = str(names[0])
     ours = DATASET_ALIASES.get(canonical(theirs), theirs)
-    if len(names) > 1:
+    if len(data) > 1:
+        yield f"{', '.join(each.name for each in data)}: each is a data set, and a study has one; {asked}"
+    elif len(names) > 1:
         yield f"{data[0].name} = {shorten(list(names))}: a study has one data set; {asked}"
     elif not registry.datasets.has(ours) and ours not in CIFAR:
         yield f"{data[0].name} = {shorten(theirs)}: is no data set that is known here; {asked}"

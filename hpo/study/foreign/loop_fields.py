@@ -18,7 +18,7 @@ from hpo.space.domains import STEPS_LIMIT
 from hpo.study.foreign.mapping import name_other_learning
 from hpo.study.foreign.search import Choices, Computed, Constant, ForeignDomain, ForeignParameter, ForeignSearch, Range
 
-__all__ = ["LoopField", "iterate_lines", "make_fields", "write"]
+__all__ = ["LoopField", "find_places", "iterate_lines", "make_fields", "write"]
 
 TAKEN = frozenset(("copy", "dict", "json", "schema", "validate", "construct", "fields"))  # of pydantic's models
 Scalar = bool | int | float | str
@@ -141,6 +141,20 @@ def _is_valid(ours: Parameter, value: Any) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def find_places(fields: Sequence[LoopField], key: str) -> dict[str, tuple[str, ...]]:
+    """Return where each value stands in a nested configuration, by the field's name.
+
+    Args:
+        fields: of all parameters.
+        key: of the value of one that is a table of others, too, such as the choice of a group in Hydra.
+    """
+    paths = [each.theirs.path for each in fields]
+    tables = {path[:length] for path in paths for length in range(1, len(path))}
+    while any((*table, key) in paths for table in tables):
+        key = f"_{key}_"
+    return {each.name: (*each.theirs.path, key) if each.theirs.path in tables else each.theirs.path for each in fields}
 
 
 # Types and domains.
@@ -266,6 +280,8 @@ def write(value: Any) -> str:
     """Return a value as Python writes it, texts in double quotes."""
     if isinstance(value, str):
         return json.dumps(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
     if isinstance(value, dict):
         return f"{{{', '.join(f'{write(key)}: {write(each)}' for key, each in value.items())}}}"
     if isinstance(value, tuple):

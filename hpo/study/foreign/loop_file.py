@@ -18,7 +18,7 @@ from hpo.config.choices import Direction
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DefinitionError, RequestError
 from hpo.study.foreign.imported import ImportedStudy, ImportOptions, comment, name_study
-from hpo.study.foreign.loop_fields import LoopField, iterate_lines, make_fields, write
+from hpo.study.foreign.loop_fields import LoopField, find_places, iterate_lines, make_fields, write
 from hpo.study.foreign.readers import read_search
 from hpo.study.foreign.search import Computed, ForeignSearch, Goal
 from hpo.study.foreign.trials import WARMUPS, add_trials
@@ -52,7 +52,7 @@ def import_loop(path: Path, loop: Path, options: ImportOptions) -> ImportedStudy
         )
     if registry.models.has(loop.stem) and registry.models.get(loop.stem).builtin:
         raise RequestError(f"--loop {loop}: {loop.stem} is a model of ours; choose another name")
-    search = read_search(path)
+    search = read_search(path, computed=True)
     try:
         return _make_loop(search, path.name, loop.stem, options)
     except RequestError as error:
@@ -83,6 +83,11 @@ def _make_loop(search: ForeignSearch, source: str, name: str, options: ImportOpt
         )
     study.mappings = [f"{each.theirs.name} -> {each.name}" for each in fields if each.theirs.name != each.name]
     study.notes += [f"{each.theirs.name}: {each.note}" for each in fields if each.note]
+    study.notes += [
+        f"{each.name}: {each.domain.problem.partition('; ')[0]}; its expression stands in the loop"
+        for each in search.parameters
+        if isinstance(each.domain, Computed) and each.domain.problem
+    ]
     _note_pruner(study, fields)
     study.loop = "\n".join(_write(search, source, name, fields, metrics)) + "\n"
     return study
@@ -166,7 +171,7 @@ def _write(
     yield ""
     if nested:
         yield ""
-        yield from _write_names(fields)
+        yield from _write_names(fields, search.own_key)
     reports = {each.metric: each.direction for each in metrics}
     yield ""
     yield "@hpo.training_loop("
@@ -224,13 +229,17 @@ CONDITION = """        conditions = CONDITIONS.get(name, {})
 """
 
 
-def _write_names(fields: Sequence[LoopField]) -> Iterator[str]:
+def _write_names(fields: Sequence[LoopField], own_key: str) -> Iterator[str]:
     """Yield a table of the names that differ, and the functions that map configurations both ways."""
     encoded = [each.name for each in fields if each.encoded]
     conditions = {each.name: each.when for each in fields if each.when}
     yield "# Where each parameter stands in the file's own configuration."
+    places = find_places(fields, own_key)
     yield "PATHS = {"
-    yield from (f"    {write(each.name)}: {write(each.theirs.path)}," for each in fields)
+    for each in fields:
+        place = places[each.name]
+        reason = comment(f"{each.theirs.name} itself, which is a table of others, too")
+        yield f"    {write(each.name)}: {write(place)},{'' if place == each.theirs.path else f'  {reason}'}"
     yield "}"
     if conditions:
         yield "# The values of others under which a parameter exists."

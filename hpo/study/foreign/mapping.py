@@ -15,7 +15,7 @@ from hpo.study.foreign.ambiguity import Company
 from hpo.study.foreign.fit import Fit, OtherMeaningError, OutsideBoundsError, fit_domain, translate
 from hpo.study.foreign.search import Choices, Computed, Constant, ForeignParameter, ForeignSearch
 
-__all__ = ["Outcome", "ParameterMapper", "describe", "join_parameters", "models_of"]
+__all__ = ["Outcome", "ParameterMapper", "describe", "join_parameters", "models_of", "split_name"]
 
 SEPARATORS = re.compile(r"[./]|__|::")
 # Of a table, the key that says which one it is: optimizer.name is the optimizer.

@@ -20,6 +20,7 @@ from hpo.utils.text import shorten
 __all__ = ["read", "recognizes"]
 
 TOOL = "NNI"
+OWN_KEY = "_name"  # of a nested choice, in the parameters that a trial gets
 Spec = Mapping[str, Any]
 Read = tuple[ForeignDomain, str]
 
@@ -56,7 +57,7 @@ def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
     """
     assert isinstance(document, Mapping)
     if not any(key in document for key in SPACE_KEYS):
-        return ForeignSearch(TOOL, tuple(_read_space(document)))
+        return ForeignSearch(TOOL, tuple(_read_space(document)), own_key=OWN_KEY)
     return _read_experiment(document, path)
 
 
@@ -82,6 +83,7 @@ def _read_experiment(experiment: Spec, path: Path) -> ForeignSearch:
         name=None if name is None else str(name),
         about=str(experiment.get("description") or ""),
         notes=("a trial reports one number, which has no name there and is called value here", *notes),
+        own_key=OWN_KEY,
     )
 
 

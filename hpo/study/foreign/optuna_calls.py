@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.errors import DefinitionError
-from hpo.study.foreign.domains import continuous, list_choices, number, stepped, whole
+from hpo.study.foreign.domains import ComputedError, continuous, list_choices, number, stepped, whole
 from hpo.study.foreign.optuna_conditions import Scope
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 from hpo.study.foreign.search import ForeignDomain, ForeignParameter
@@ -51,9 +51,9 @@ class Suggestion:
         try:
             return ForeignParameter((self.name,), self.domain(), dict(self.scope.when), note=self._describe_repeats())
         except UnreadableError:
-            raise DefinitionError(
-                f"{describe(self.call)} (line {self.call.lineno}) is known only when the file runs; "
-                "write its values there"
+            written = describe(self.call)
+            raise ComputedError(
+                f"{written} (line {self.call.lineno}) is known only when the file runs; write its values there", written
             ) from None
         except DefinitionError as error:
             raise DefinitionError(f"{describe(self.call)} (line {self.call.lineno}): {error}") from error

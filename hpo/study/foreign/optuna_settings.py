@@ -138,7 +138,7 @@ def _read_sampler(source: Source, nodes: Mapping[str, ast.expr], notes: list[str
     options = _read_options(source, f"sampler {name}", arguments, OUR_SAMPLERS[method].options, notes)
     if options.get("multivariate") is False:  # ours is True by default, and so is group, which needs it
         options.setdefault("group", False)
-    return {"method": method, "options": options, "seed": seed if isinstance(seed, int) else None}
+    return {"method": method, "sampler_options": options, "seed": seed if isinstance(seed, int) else None}
 
 
 def read_grid(source: Source) -> dict[str, ForeignDomain]:

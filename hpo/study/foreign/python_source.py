@@ -11,20 +11,26 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from hpo.errors import DefinitionError
+from hpo.study.foreign.table_names import TableNames
 from hpo.utils.text import shorten
 
-__all__ = ["Source", "UnreadableError", "describe", "parse_source"]
+__all__ = ["STEPS", "Source", "UnreadableError", "describe", "parse_source"]
 
 STEPS = 50_000  # expressions that are evaluated of one file
 LENGTH = 1000  # values of a list
 TEXT_LENGTH = 1000
 LARGEST = 2**63
 NO_LOCALS: Mapping[str, Any] = {}
+
+
+class Array(list[Any]):
+    """Values of an array of numpy's, whose arithmetic is another than that of lists."""
 
 
 class UnreadableError(Exception):
@@ -118,6 +124,11 @@ class Source:
     bound: frozenset[str]
     assumed: dict[str, str] = field(default_factory=dict)
     steps: int = 0
+
+    @cached_property
+    def tables(self) -> TableNames:
+        """The names of the file's tables, and what adds to them."""
+        return TableNames(self.tree)
 
     def calls(self) -> Iterator[ast.Call]:
         """Yield all calls, in the file's order."""
@@ -216,7 +227,7 @@ class Source:
 
     def _call(self, node: ast.Call, names: Mapping[str, Any]) -> Any:
         if isinstance(node.func, ast.Attribute) and node.func.attr == "tolist":
-            return self._evaluate(node.func.value, names)
+            return list(self._evaluate(node.func.value, names))
         if isinstance(node.func, ast.Attribute) and node.func.attr == "format" and not node.keywords:
             return _fill(self._evaluate(node.func.value, names), r"\{\d?\}", self._items(node.args, names))
         function = FUNCTIONS.get(self.origin(node.func))
@@ -252,12 +263,15 @@ def _fill(text: str, place: str, values: Sequence[Any]) -> str:
 
 
 def _combine(op: ast.operator, left: Any, right: Any) -> Any:
-    """Return the result of arithmetic, or of joining two texts, lists or tables."""
+    """Return the result of arithmetic, of joining two texts, lists or tables, or of repeating a text or a list."""
     numbers = all(isinstance(each, int | float) for each in (left, right))
     if isinstance(op, ast.Pow) and (not numbers or abs(right) > 1024 or abs(left) > LARGEST):
         raise UnreadableError
-    joined = isinstance(op, ast.Add | ast.BitOr) and type(left) is type(right) and isinstance(left, str | list | dict)
-    if type(op) not in BINARY or not (numbers or joined):
+    joined = isinstance(op, ast.Add | ast.BitOr) and type(left) is type(right) and type(left) in (str, list, dict)
+    counts = [each for each in (left, right) if isinstance(each, int)]
+    parts = [each for each in (left, right) if type(each) in (str, list)]
+    repeated = isinstance(op, ast.Mult) and len(counts) == len(parts) == 1 and counts[0] * len(parts[0]) <= TEXT_LENGTH
+    if type(op) not in BINARY or not (numbers or joined or repeated):
         raise UnreadableError
     return _bounded(BINARY[type(op)](left, right))
 
@@ -269,16 +283,16 @@ def _list_range(*ends: int) -> list[int]:
     return list(numbers)
 
 
-def _list_numbers(function: Callable[..., Any], count: Callable[..., float]) -> Callable[..., list[float]]:
-    """Return a function of numpy's that makes an array as one that makes a list, if it is not too long."""
+def _list_numbers(function: Callable[..., Any], count: Callable[..., float]) -> Callable[..., Array]:
+    """Return a function of numpy's that makes an array, if it is not too long."""
 
-    def make(*arguments: Any, **words: Any) -> list[float]:
+    def make(*arguments: Any, **words: Any) -> Array:
         if not 0 <= count(*arguments, **words) <= LENGTH:
             raise UnreadableError
-        return [
+        return Array(
             float(f"{each:.12g}") if isinstance(each, float) else each
             for each in function(*arguments, **words).tolist()
-        ]
+        )
 
     return make
 
@@ -332,7 +346,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "numpy.log10": math.log10,
     "numpy.exp": math.exp,
     "numpy.sqrt": math.sqrt,
-    "numpy.array": list,
+    "numpy.array": Array,
     "numpy.arange": _list_numbers(np.arange, _count_arange),
     "numpy.linspace": _list_numbers(np.linspace, _count_space),
     "numpy.logspace": _list_numbers(np.logspace, _count_space),

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.errors import DefinitionError
-from hpo.study.foreign.domains import continuous, list_choices, normal, number, quantized, stepped, whole, whole_below
+from hpo.study.foreign.domains import (
+    ComputedError,
+    continuous,
+    list_choices,
+    normal,
+    number,
+    quantized,
+    stepped,
+    whole,
+    whole_below,
+)
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 from hpo.study.foreign.random_calls import read_draw
 from hpo.study.foreign.search import Computed, Constant, ForeignDomain, Range
@@ -81,9 +91,8 @@ def read_domain(source: Source, node: ast.Call | ast.Dict) -> Read:
             return distribution.read(*_bind(source, node, distribution))
         return _read_listed(source, node)
     except UnreadableError:
-        raise DefinitionError(
-            f"{describe(node)} (line {node.lineno}) is known only when the file runs; write its values there"
-        ) from None
+        why = f"{describe(node)} (line {node.lineno}) is known only when the file runs; write its values there"
+        raise ComputedError(why, describe(node)) from None
     except DefinitionError as error:
         raise DefinitionError(f"{describe(node)} (line {node.lineno}): {error}") from error
 

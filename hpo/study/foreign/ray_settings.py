@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hpo.errors import DefinitionError
@@ -28,7 +28,12 @@ METHODS: Mapping[str, Method] = {
     "basicvariantgenerator": "random",
     "random": "random",
 }
-DIRECTIONS = {"min": "minimize", "max": "maximize"}
+DIRECTIONS = {"min": "minimize", "max": "maximize", "minimize": "minimize", "maximize": "maximize"}
+# Settings of `Trainer.hyperparameter_search` of Hugging Face that Ray knows under another name, and its default.
+HUGGING_FACE = {"n_trials": "num_samples", "direction": "mode", "hp_name": "name"}
+HUGGING_FACE_TRIALS = 20
+STARTUP = "n_initial_points"  # of HyperOpt: the trials before its model is used
+READ = ("metric", "mode", "space", "max_concurrent", STARTUP)  # of a search algorithm
 EPOCH_ATTRIBUTES = ("training_iteration", "epoch", "epochs")
 FIFO = ("fifo", "fifoscheduler")
 
@@ -44,6 +49,11 @@ class _Settings:
             module, _, name = source.origin(call.func).rpartition(".")
             if name in CONFIGURING and module.split(".")[0] == "ray":
                 self.nodes.update({word.arg: word.value for word in call.keywords if word.arg})
+            elif isinstance(call.func, ast.Attribute) and call.func.attr == "hyperparameter_search":
+                self.nodes.update(
+                    {HUGGING_FACE.get(word.arg, word.arg): word.value for word in call.keywords if word.arg}
+                )
+                self.nodes.setdefault("num_samples", ast.Constant(HUGGING_FACE_TRIALS))
 
     def value(self, name: str, nodes: Mapping[str, ast.expr] | None = None) -> Any:
         """Return the value of a setting, or None, with a note where it is known only when the file runs."""
@@ -103,18 +113,33 @@ def read_settings(source: Source, grids: Sequence[int], *, drawn: bool) -> tuple
         method = METHODS.get(name)
         if method is None:
             settings.notes.append(f"search algorithm {shorten(algorithm)} has no equivalent among the samplers")
+        settings.notes += _describe_rest(algorithm, arguments)
     budget, name = settings.value("time_budget_s"), settings.value("name")
     _describe_stop(settings)
     found = {
         "metric": metric if isinstance(metric, str) else None,
         "direction": DIRECTIONS.get(str(mode)),
         "method": method,
+        "sampler_options": _read_options(settings, method, arguments),
         "trials": trials,
         "timeout": None if budget is None else number(budget, "time_budget_s"),
         "pruner": pruner,
         "name": name if isinstance(name, str) else None,
     }
     return found, settings.notes
+
+
+def _read_options(settings: _Settings, method: Method | None, arguments: Mapping[str, ast.expr]) -> dict[str, Any]:
+    """Return the options of our sampler that a search algorithm is given."""
+    first = settings.value(STARTUP, arguments) if method == "tpe" else None
+    return {} if first is None else {"n_startup_trials": first}
+
+
+def _describe_rest(algorithm: str, arguments: Mapping[str, ast.expr]) -> Iterator[str]:
+    """Yield a note on the settings of a search algorithm that a study does not have."""
+    left = [f"{name} = {describe(node)}" for name, node in arguments.items() if name not in READ]
+    if left:
+        yield f"these settings of {algorithm} have no equivalent: {', '.join(left)}"
 
 
 def _read_samples(settings: _Settings, grids: Sequence[int], *, drawn: bool) -> tuple[Method, int | None]:

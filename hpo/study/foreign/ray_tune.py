@@ -5,16 +5,17 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import DefinitionError
-from hpo.study.foreign.domains import read_each
+from hpo.study.foreign.domains import ComputedError, read_each
 from hpo.study.foreign.python_source import Source, UnreadableError, describe, parse_source
 from hpo.study.foreign.ray_domains import is_domain, is_grid, name_domain, read_domain, read_values
-from hpo.study.foreign.ray_mutations import read_mutations
+from hpo.study.foreign.ray_mutations import add_mutations, find_tables
 from hpo.study.foreign.ray_settings import read_settings
+from hpo.study.foreign.ray_tables import UnknownKey, iterate_entries
 from hpo.study.foreign.search import Choices, Computed, Constant, ForeignDomain, ForeignParameter, ForeignSearch
 
 __all__ = ["read", "recognizes"]
@@ -50,9 +51,9 @@ def read(document: Mapping[str, Any] | str, _path: Path) -> ForeignSearch:
     """
     assert isinstance(document, str)
     source = parse_source(document)
-    leaves = list(_find_space(source))
+    leaves = _find_space(source)
     named = [(".".join(leaf.path), leaf) for leaf in leaves]
-    parameters = _merge(read_each(named, lambda _, leaf: _read_leaf(source, leaf)) + read_mutations(source))
+    parameters = add_mutations(source, _merge(read_each(named, lambda _, leaf: _read_leaf(source, leaf))))
     grids = {leaf.path for leaf in leaves if leaf.grid}
     drawn = any(is_domain(source, leaf.node) and not leaf.grid for leaf in leaves)
     sizes = [_size(parameter.domain) for parameter in parameters if parameter.path in grids]
@@ -75,35 +76,47 @@ def _merge(parameters: list[ForeignParameter]) -> list[ForeignParameter]:
 # Where the space is.
 
 
-def _find_space(source: Source) -> Iterator[Leaf]:
-    """Yield the values of the file's search space: what `Tuner` or `tune.run` is given, or the only table with domains.
+def _find_space(source: Source) -> list[Leaf]:
+    """Return the values of the search space: what `Tuner` or `tune.run` is given, or the only table with domains.
+
+    There may be none where a scheduler's mutations are all that is searched.
 
     Raises:
         DefinitionError: there is none, or more than one.
     """
-    given = [
-        (call.lineno, word.value)
-        for call in source.calls()
-        for word in call.keywords
-        if word.arg is not None and SPACES.get(source.origin(call.func)) == word.arg
-    ]
-    candidates = {ast.dump(source.resolve(node)): (line, node) for line, node in given}
-    spaces = [(line, leaves) for line, node in candidates.values() if (leaves := _varied(source, node))]
+    mutations = [table for _, table in find_tables(source)]
+    candidates = {ast.dump(source.resolve(node)): node for node in _given_spaces(source)}
+    spaces = _search_tables(source, candidates.values(), constants=bool(mutations))
     if not spaces:
-        tables = [(node.lineno, node) for node in _outer_tables(source)]
-        spaces = [(line, leaves) for line, node in tables if (leaves := _varied(source, node))]
-    if not spaces:
+        inner = {id(each) for table in (*mutations, *source.tables.added()) for each in ast.walk(table)}
+        tables = [table for table in _outer_tables(source) if id(table) not in inner]
+        spaces = _search_tables(source, tables)
+    if not spaces and not mutations:
         raise DefinitionError("has no search space of Ray Tune: no table with tune.uniform, tune.choice or their like")
     if len(spaces) > 1:
-        lines = ", ".join(str(line) for line, _ in spaces)
+        lines = ", ".join(map(str, spaces))
         raise DefinitionError(f"has {len(spaces)} search spaces (lines {lines}); leave one in the file")
-    yield from spaces[0][1]
+    return next(iter(spaces.values()), [])
 
 
-def _varied(source: Source, node: ast.expr) -> list[Leaf]:
-    """Return the values of a space; none if it has no domain among them."""
-    leaves = list(_walk(source, node, (), {}, DEPTH_LIMIT))
-    return leaves if any(is_domain(source, leaf.node) for leaf in leaves) else []
+def _given_spaces(source: Source) -> Iterator[ast.expr]:
+    """Yield what functions of Ray's are given as a search space, and Hugging Face's `hyperparameter_search`."""
+    for call in source.calls():
+        for word in call.keywords:
+            if word.arg is not None and SPACES.get(source.origin(call.func)) == word.arg:
+                yield word.value
+            elif word.arg == "hp_space" and isinstance(word.value, ast.Lambda):
+                yield word.value.body
+
+
+def _search_tables(source: Source, nodes: Iterable[ast.expr], *, constants: bool = False) -> dict[int, list[Leaf]]:
+    """Return the values of those tables that have domains, or at least constants, by their lines."""
+    found = {node.lineno: list(_walk(source, node, (), {}, DEPTH_LIMIT)) for node in nodes}
+    return {
+        line: leaves
+        for line, leaves in found.items()
+        if leaves and (constants or any(is_domain(source, leaf.node) for leaf in leaves))
+    }
 
 
 def _outer_tables(source: Source) -> Iterator[ast.expr]:
@@ -121,12 +134,13 @@ def _walk(source: Source, node: ast.expr, path: tuple[str, ...], when: When, dep
     resolved = source.resolve(node)
     configuration = isinstance(resolved, ast.Call) and source.origin(resolved.func) != "dict"
     if depth and not is_domain(source, resolved) and not (path and configuration):
-        entries = list(_entries(source, resolved, depth))
-        if isinstance(node, ast.Name) and entries:
-            entries += _later_entries(source, node.id)
+        entries = list(iterate_entries(source, resolved, depth))
         if entries:
             for key, value in entries:
-                yield from _walk(source, value, (*path, key), when, depth - 1)
+                if isinstance(key, UnknownKey):
+                    yield Leaf((*path, key), value, when)
+                else:
+                    yield from _walk(source, value, (*path, key), when, depth - 1)
             return
     branches = _find_branches(source, resolved) if depth else None
     if branches is None:
@@ -135,51 +149,6 @@ def _walk(source: Source, node: ast.expr, path: tuple[str, ...], when: When, dep
         return
     for leaf in _walk_branches(source, branches, path, when, depth):
         yield dataclasses.replace(leaf, grid=is_grid(source, resolved)) if leaf.when == when else leaf
-
-
-def _entries(source: Source, node: ast.expr, depth: int) -> Iterator[tuple[str, ast.expr]]:
-    """Yield the keys and values of a table, of `dict(…)`, of `{**a, …}`, of `a | b`, and of RLlib's configurations."""
-    match node:
-        case ast.Dict(keys=keys, values=values):
-            for key, value in zip(keys, values, strict=True):
-                if key is None and depth:
-                    yield from _entries(source, source.resolve(value), depth - 1)
-                elif key is not None:
-                    yield _read_key(source, key), value
-        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            yield from _entries(source, source.resolve(left), depth - 1)
-            yield from _entries(source, source.resolve(right), depth - 1)
-        case ast.Call(func=function, keywords=words) if source.origin(function) == "dict":
-            for word in words:
-                if word.arg is None:
-                    yield from _entries(source, source.resolve(word.value), depth - 1)
-                else:
-                    yield word.arg, word.value
-        case ast.Call(func=ast.Attribute(value=inner, attr=method), args=arguments, keywords=words) if (
-            depth and not source.origin(node.func)
-        ):  # RLlib: PPOConfig().environment("CartPole-v1").training(lr=tune.grid_search([…]))
-            yield from _entries(source, source.resolve(inner), depth - 1)
-            yield from (("env", argument) for argument in arguments[:1] if method == "environment")
-            yield from ((word.arg, word.value) for word in words if word.arg is not None)
-
-
-def _read_key(source: Source, node: ast.expr) -> str:
-    try:
-        return str(source.evaluate(node))
-    except UnreadableError:
-        raise DefinitionError(
-            f"the key {describe(node)} (line {node.lineno}) is known only when the file runs"
-        ) from None
-
-
-def _later_entries(source: Source, name: str) -> Iterator[tuple[str, ast.expr]]:
-    """Yield what a file adds to a table by name: `config["lr"] = …`, `config.update({…})`."""
-    for node in ast.walk(source.tree):
-        match node:
-            case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=owner), slice=key)], value=value) if owner == name:
-                yield _read_key(source, key), value
-            case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr="update"), args=[table]) if owner == name:
-                yield from _entries(source, source.resolve(table), 1)
 
 
 # Choices among tables, with domains of their own.
@@ -230,7 +199,11 @@ def _find_discriminator(source: Source, tables: list[list[Leaf]]) -> tuple[str, 
 
 
 def _read_leaf(source: Source, leaf: Leaf) -> list[ForeignParameter]:
-    node = leaf.node
+    node, key = leaf.node, leaf.path[-1]
+    if isinstance(key, UnknownKey):
+        raise ComputedError(
+            f"its name (line {node.lineno}) is known only when the file runs; write it there", describe(node)
+        )
     if is_domain(source, node) and isinstance(node, ast.Call | ast.Dict):
         domain, note = read_domain(source, node)
         return [ForeignParameter(leaf.path, domain, leaf.when, note)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import DefinitionError, ImportRefusedError, RequestError
 from hpo.study.foreign import hydra, katib, keras_tuner, nni, optuna_script, ray_tune, wandb_python
 from hpo.study.foreign.python_source import parse_source
-from hpo.study.foreign.search import ForeignSearch
+from hpo.study.foreign.search import Computed, ForeignSearch
 from hpo.study.foreign.wandb import is_sweep, read_sweep
 from hpo.utils.documents import read_document, read_python
+from hpo.utils.text import shorten
 
 __all__ = ["READERS", "Document", "Reader", "read_search"]
 
@@ -48,11 +49,13 @@ READERS: tuple[Reader, ...] = (
 )
 
 
-def read_search(path: Path) -> ForeignSearch:
+def read_search(path: Path, left_out: Collection[str] = (), *, computed: bool = False) -> ForeignSearch:
     """Read the search that a file of another tool describes. A Python file is parsed and never run.
 
     Args:
         path: of a YAML, JSON or Python file.
+        left_out: parameters that need not be readable.
+        computed: whether parameters are taken whose values only the other tool's code knows.
 
     Raises:
         RequestError: the file cannot be read, is of no known tool, or is wrong; the message begins with the path.
@@ -64,7 +67,7 @@ def read_search(path: Path) -> ForeignSearch:
         kinds = ", ".join(reader.kind for reader in READERS)
         raise DefinitionError(f"{path}: is none of the files that can be imported: {kinds}")
     try:
-        return reader.read(document, path)
+        return _check_readable(reader.read(document, path), left_out, computed=computed)
     except ImportRefusedError as error:
         raise ImportRefusedError(f"{path}: {error}", error.lines) from error
     except RequestError as error:
@@ -82,6 +85,21 @@ def _check_python(path: Path, document: Document) -> None:
             parse_source(document)
         except DefinitionError as error:
             raise DefinitionError(f"{path}: {error}") from error
+
+
+def _check_readable(search: ForeignSearch, left_out: Collection[str], *, computed: bool) -> ForeignSearch:
+    """Return a search, or refuse all its parameters that cannot be read at once."""
+    problems = [
+        f"{shorten(each.name, quote=False)}: {each.domain.problem}"
+        for each in search.parameters
+        if isinstance(each.domain, Computed) and each.domain.problem and each.name not in left_out
+        if not (computed and each.domain.expression)
+    ]
+    if len(problems) == 1:
+        raise DefinitionError(problems[0])
+    if problems:
+        raise ImportRefusedError(f"{len(problems)} parameters cannot be read, each on a line above", problems)
+    return search
 
 
 def _read(path: Path) -> Document:

@@ -73,13 +73,15 @@ class Range:
 
 @dataclass(frozen=True)
 class Computed:
-    """Value that the other tool's own code computes, when it runs.
+    """Value that the other tool's own code computes, when it runs, or that cannot be read for another reason.
 
     Attributes:
-        expression: as the file has it: `lambda spec: spec.config.lr * 2`, `${oc.env:DATA}`.
+        expression: as the file has it: `lambda spec: spec.config.lr * 2`, `${oc.env:DATA}`; empty where it is wrong.
+        problem: why its values, which a search needs, cannot be read; empty where the file does mean to compute one.
     """
 
     expression: str
+    problem: str = ""
 
 
 ForeignDomain = Constant | Choices | Range | Computed
@@ -144,7 +146,7 @@ class ForeignSearch:
         direction: in which the metric is better, or None where the file does not say.
         target: value of the metric at which the search ends.
         method: our sampler for the file's method; None where the file names none.
-        options: of that sampler, as a study file has them.
+        sampler_options: of that sampler, as a study file has them.
         seed: of its random numbers; None where the file names none.
         trials: how many; None where the file sets no limit.
         timeout: seconds after which no trial begins.
@@ -153,6 +155,7 @@ class ForeignSearch:
         about: the file's description, of any number of lines.
         also: further objectives, of a search that has several.
         notes: what reading has lost or changed, a phrase each, that concerns no single parameter.
+        own_key: under which a parameter that is a table of others, too, has its own value in a configuration.
     """
 
     tool: str
@@ -161,7 +164,7 @@ class ForeignSearch:
     direction: Direction | None = None
     target: float | None = None
     method: Method | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    sampler_options: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
     trials: int | None = None
     timeout: float | None = None
@@ -170,3 +173,4 @@ class ForeignSearch:
     about: str = ""
     also: tuple[Goal, ...] = ()
     notes: tuple[str, ...] = ()
+    own_key: str = "_value_"

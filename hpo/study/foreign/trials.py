@@ -21,7 +21,8 @@ def add_trials(study: ImportedStudy, search: ForeignSearch) -> None:
     """Add the sampler, the budget and the pruner to a study's table."""
     table = study.table
     if search.method is not None:
-        table["sampler"] = {"name": search.method, **search.options} if search.options else search.method
+        options = dict(search.sampler_options)
+        table["sampler"] = {"name": search.method, **options} if options else search.method
     else:
         study.notes.append("it names no search method; the study's sampler is the default, tpe")
     if search.method == "grid":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import DefinitionError
-from hpo.study.foreign.domains import count, read_each
+from hpo.study.foreign.domains import Problems, count
 from hpo.study.foreign.python_source import Source, UnreadableError, describe, parse_source
 from hpo.study.foreign.python_tables import Cell, Tables
 from hpo.study.foreign.search import Computed, ForeignParameter, ForeignSearch
@@ -41,15 +41,31 @@ def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
     tables = Tables(source)
     entries = _find_sweep(source, tables)
     named = tables.entries(entries.pop("parameters")) or {}
-    sweep = dict(read_each(entries.items(), lambda key, cell: [(key, tables.evaluate(cell))]))
     computed = {name: cell for name, cell in named.items() if _is_computed(tables, cell)}
-    given = [(f"parameters.{name}", (name, cell)) for name, cell in named.items() if name not in computed]
-    parameters = dict(read_each(given, lambda _, each: [(each[0], tables.evaluate(each[1]))]))
+    sweep = _evaluate(tables, entries, "")
+    parameters = _evaluate(tables, {name: cell for name, cell in named.items() if name not in computed}, "parameters.")
     search = read_sweep({**sweep, "parameters": parameters}, path)
     absent = [ForeignParameter((name,), Computed(_describe_value(tables, cell))) for name, cell in computed.items()]
     trials, notes = _read_count(source, search)
     notes = [*search.notes, *notes, *tables.notes, *source.assumed.values()]
     return replace(search, parameters=(*search.parameters, *absent), trials=trials, notes=tuple(notes))
+
+
+def _evaluate(tables: Tables, cells: Mapping[str, Cell], prefix: str) -> dict[str, Any]:
+    """Return the values of entries.
+
+    Raises:
+        DefinitionError: one is known only when the file runs.
+        ImportRefusedError: several are; `lines` has one for each.
+    """
+    values, problems = {}, Problems()
+    for name, cell in cells.items():
+        try:
+            values[name] = tables.evaluate(cell)
+        except DefinitionError as error:
+            problems.lines.append(f"{prefix}{name}: {error}")
+    problems.check("values")
+    return values
 
 
 def _find_sweep(source: Source, tables: Tables) -> dict[str, Cell]:

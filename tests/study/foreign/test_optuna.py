@@ -236,7 +236,7 @@ def test_options_of_a_sampler_are_those_of_ours(
     tmp_path: Path, sampler: str, method: str, options: dict[str, object], seed: int | None
 ) -> None:
     search = read(tmp_path, STUDY.format(f"sampler=optuna.samplers.{sampler}", ""))
-    assert (search.method, search.options, search.seed) == (method, options, seed)
+    assert (search.method, search.sampler_options, search.seed) == (method, options, seed)
     renames = {"value": "val_loss"}
     table = import_study(tmp_path / "search.py", ImportOptions(dataset="mnist", renames=renames, sets=GRIDDED)).table
     assert table["sampler"] == ({"name": method, **options} if options else method)
