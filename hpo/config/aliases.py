@@ -14,6 +14,7 @@ __all__ = [
     "METRIC_ALIASES",
     "NEAR_MISSES",
     "OTHER_LEARNING",
+    "OTHER_UNITS",
     "PARAMETER_ALIASES",
     "SYNONYM_BOUNDS",
     "VALUE_ALIASES",
@@ -127,13 +128,22 @@ NEAR_MISSES: Mapping[str, tuple[str | None, str]] = {
     "clipvalue": ("gradient_clip", "ours limits the norm of the gradient, and not its values"),
     "clipnorm": ("gradient_clip", "in Keras it limits the gradient of each variable, and not of all together"),
     "maxnorm": ("gradient_clip", "it may be a bound of the weights"),
-    "nesterov": (None, "write it as an optimizer: --rename optimizer.sgd=nesterov"),
+    "nesterov": (
+        None,
+        "it is an optimizer of its own here: --rename optimizer.sgd=nesterov where the file names sgd, else "
+        "--set optimizer=nesterov",
+    ),
+    "betas": (None, "it is two parameters here: --set beta1=… --set beta2=…"),
+    "adambetas": (None, "it is two parameters here: --set beta1=… --set beta2=…"),
     "keepprob": (None, "it is 1 - dropout"),
     "steps": (None, "it counts steps, or something else, and not passes over the data"),
     "iterations": (None, "it counts steps, or something else, and not passes over the data"),
     "maxsteps": (None, "it counts steps, or something else, and not passes over the data"),
     "perdevicetrainbatchsize": ("batch_size", "it is of one device, before accumulation"),
 }
+
+# Of a parameter whose name says no unit, those in other ones.
+OTHER_UNITS: Mapping[str, tuple[str, ...]] = {"warmup": ("warmup_epochs", "warmup_steps")}
 
 # Bounds within which a word is ours, where it has other meanings outside them: Adam's epsilon is tiny, the epsilon
 # of a greedy policy or of an adversarial attack is not.

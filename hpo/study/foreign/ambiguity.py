@@ -13,7 +13,7 @@ from typing import Any
 from hpo.config.aliases import canonical, find_aliases
 from hpo.study.foreign.search import Choices, Constant, ForeignParameter, Range
 
-__all__ = ["Company"]
+__all__ = ["Company", "list_numbers"]
 
 EARLY_STOPPING = ("earlystopping", "earlystop")
 # Words by which the network of a file is of another architecture than a multilayer perceptron.
@@ -23,6 +23,10 @@ OTHER_NETWORKS = frozenset(
         *("seqlen", "seqlength", "sequencelength", "vocabsize", "rnn", "lstm", "gru", "rnntype", "celltype"),
         *("bidirectional", "gnn", "lstmunits", "gruunits"),
     )
+)
+# Words for shares of all the data, beside which that of validation is one, too.
+OTHER_SHARES = frozenset(
+    f"{part}{word}" for part in ("train", "training", "test") for word in ("split", "size", "ratio", "fraction", "frac")
 )
 
 
@@ -50,7 +54,7 @@ class Company:
         self._words = {canonical(part): part for _, tables, last in paths for part in (*tables, last)}
         self._waits = any(find_aliases(self._joined(each), ("plateau_patience",)) for each in parameters)
         self._texts = {canonical(value) for each in parameters for value in _values(each) if isinstance(value, str)}
-        lengths = [max(_numbers(each), default=0) for each, _, last in paths if canonical(last).endswith("epochs")]
+        lengths = [max(list_numbers(each), default=0) for each, _, last in paths if canonical(last).endswith("epochs")]
         self._epochs = max(lengths, default=0) or default_epochs
 
     def find_other_meaning(self, theirs: ForeignParameter, ours: str) -> str | None:
@@ -101,7 +105,7 @@ class Company:
         return None
 
     def _of_step_epochs(self, theirs: ForeignParameter) -> str | None:
-        if max(_numbers(theirs), default=0) >= self._epochs:
+        if max(list_numbers(theirs), default=0) >= self._epochs:
             return f"in {self._epochs:g} epochs the rate would never fall; it may count steps"
         return None
 
@@ -109,6 +113,15 @@ class Company:
         others = sum("warmup" in word for word in self._words)
         if isinstance(theirs.domain, Constant) and theirs.domain.value == 0 and others > 1:
             return "0 is off, and the file gives a warm-up in another unit"
+        return None
+
+    def _of_validation(self, theirs: ForeignParameter) -> str | None:
+        others = [part for word, part in self._words.items() if word in OTHER_SHARES]
+        if others and all(0 < value < 1 for value in list_numbers(theirs)):
+            return (
+                f"beside {', '.join(others)} it may be a share of all data, and is one of the training data here; "
+                f"--rename {theirs.name}=validation if it is"
+            )
         return None
 
     def _of_shape(self, theirs: ForeignParameter) -> str | None:  # noqa: ARG002  as the other rules have it
@@ -124,6 +137,7 @@ RULES: Mapping[str, Callable[[Company, ForeignParameter], str | None]] = {
     "gamma": Company._of_gamma,
     "step_epochs": Company._of_step_epochs,
     **dict.fromkeys(("warmup", "warmup_steps", "warmup_epochs"), Company._of_warmup),
+    "validation": Company._of_validation,
     **dict.fromkeys(("depth", "width", "widths"), Company._of_shape),
 }
 
@@ -135,7 +149,7 @@ def _values(parameter: ForeignParameter) -> tuple[Any, ...]:
     return tuple(value for value in values if not isinstance(value, list | dict))
 
 
-def _numbers(parameter: ForeignParameter) -> Iterator[float]:
+def list_numbers(parameter: ForeignParameter) -> Iterator[float]:
     """Yield the numbers among the values, and the ends of a range."""
     if isinstance(parameter.domain, Range):
         yield from (parameter.domain.low, parameter.domain.high)

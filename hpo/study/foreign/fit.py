@@ -7,7 +7,7 @@ parameter does not fit, and nothing is made of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from hpo.config import registry
 from hpo.config.aliases import SYNONYM_BOUNDS, VALUE_ALIASES, canonical
 from hpo.config.parameter import Parameter
 from hpo.config.values import OFF, Value, spell_value
-from hpo.errors import ConfigError, DefinitionError
+from hpo.errors import ConfigError, DefinitionError, RequestError
 from hpo.space.domains import STEPS_LIMIT
 from hpo.study.foreign.search import Computed, Constant, ForeignDomain, Range
 from hpo.utils.text import shorten
@@ -98,16 +98,20 @@ def translate(parameter: Parameter, value: Any, renames: Mapping[str, str]) -> V
         try:
             given = float(given)
         except ValueError:
-            raise OtherMeaningError(f"{shorten(value)} is no number") from None
+            raise _other(parameter, value, "a number") from None
     is_number = isinstance(given, int | float) and not isinstance(given, bool)
     if parameter.kind in (int, float) and not is_number:
-        raise OtherMeaningError(f"{shorten(value)} is no number")
+        raise _other(parameter, value, "a number")
     if parameter.kind is bool and not isinstance(given, bool):
-        quoted = f"a text; write {given.lower()} without quotes" if str(given).lower() in ("true", "false") else None
-        raise OtherMeaningError(f"{shorten(value)} is {quoted or 'not true or false'}")
+        quoted = f"; write {given.lower()} without quotes" if str(given).lower() in ("true", "false") else ""
+        raise _other(parameter, value, f"true or false{quoted}")
     if parameter.kind is list and not isinstance(given, list):
-        raise OtherMeaningError(f"{shorten(value)} is no list")
+        raise _other(parameter, value, "a list")
     return parameter.check(given)
+
+
+def _other(parameter: Parameter, value: Any, kind: str) -> OtherMeaningError:
+    return OtherMeaningError(f"{shorten(value)} is no {parameter.name} of ours, which is {kind}")
 
 
 def _known_values(parameter: Parameter) -> list[str]:
@@ -118,7 +122,7 @@ def _translate_text(parameter: Parameter, value: Any, known: list[str]) -> Any:
     """Return our spelling of a text: `torch.optim.RMSprop` is `rmsprop`."""
     if isinstance(value, list):
         if parameter.separator is None:
-            raise OtherMeaningError(f"{shorten(value)} is a list")
+            raise _other(parameter, value, "no list")
         return value
     if value in known or (parameter.name == "model" and registry.models.has(str(value))):
         return str(value)
@@ -130,46 +134,54 @@ def _translate_text(parameter: Parameter, value: Any, known: list[str]) -> Any:
         if ours in known:
             return ours
     if not isinstance(value, str):
-        raise OtherMeaningError(f"{shorten(value)} is no text")
-    raise UnknownValueError(shorten(value))
+        raise _other(parameter, value, "a text")
+    example = "OURS, such as timm:resnet18" if parameter.name == "model" else "OURS"
+    raise UnknownValueError(
+        f"no equivalent among the values of {parameter.name}; name one with --rename {parameter.name}.VALUE={example}"
+    )
 
 
 def _fit_values(parameter: Parameter, values: Any, renames: Mapping[str, str]) -> Fit:
     ours: dict[tuple[type, Value], Value] = {}
-    translations, reasons = [], []
-    others: list[OtherMeaningError] = []
-    unknown: list[str] = []
+    translations, repeats = [], []
+    errors: list[tuple[str, RequestError]] = []
     for value in values:
         try:
             fitting = translate(parameter, value, renames)
             _check_meaning(parameter, fitting)
-        except OtherMeaningError as error:
-            others.append(error)
+        except (OtherMeaningError, ConfigError) as error:
+            errors.append((shorten(value), error))
             continue
-        except UnknownValueError as error:
-            unknown.append(str(error))
-            continue
-        except ConfigError as error:
-            reasons.append(str(error))
-            continue
+        if (type(fitting), fitting) in ours:
+            repeats.append(shorten(value))
         ours.setdefault((type(fitting), fitting), fitting)
-        if isinstance(value, str) and parameter.kind is str and value != fitting:
+        if _is_spelled_otherwise(parameter, value, fitting, renames):
             translations.append(f"{value} -> {spell_value(fitting)}")
-    if others and not ours and not reasons and not unknown:
-        raise others[0]
-    count = len(reasons) + len(others) + len(unknown)
-    reasons += [str(error) for error in others]
-    if unknown:
-        verb = "have" if len(unknown) > 1 else "has"
-        example = "OURS, such as timm:resnet18" if parameter.name == "model" else "OURS"
-        reasons.append(
-            f"{', '.join(unknown)} {verb} no equivalent among the values of {parameter.name}; name one with --rename "
-            f"{parameter.name}.VALUE={example}"
-        )
-    if 2 * count > len(values):
-        raise OutsideBoundsError("; ".join(dict.fromkeys(reasons)))
-    literals = [_written(parameter, each) for each in ours.values()]
-    return Fit(literals, tuple(f"left out: {each}" for each in dict.fromkeys(reasons)), tuple(translations))
+    if errors and not ours and all(isinstance(error, OtherMeaningError) for _, error in errors):
+        raise errors[0][1]
+    reasons = _join_reasons(parameter, errors)
+    if 2 * len(errors) > len(values):
+        raise OutsideBoundsError("; ".join(f"{theirs}: {why}" for why, theirs in reasons.items()))
+    notes = [f"without {theirs}: {why}" for why, theirs in reasons.items()]
+    if repeats:
+        notes.append(f"{', '.join(repeats)}: equal to others of its values, which are likelier there, and not here")
+    return Fit([_written(parameter, each) for each in ours.values()], tuple(notes), tuple(translations))
+
+
+def _is_spelled_otherwise(parameter: Parameter, value: Any, ours: Value, renames: Mapping[str, str]) -> bool:
+    """Return whether a value has another text here; numbers, and lists, which all have their own, do not."""
+    if isinstance(value, list) or ours == OFF:
+        return False
+    return (parameter.kind is str or value is None or str(value) in renames) and str(value) != spell_value(ours)
+
+
+def _join_reasons(parameter: Parameter, errors: Sequence[tuple[str, RequestError]]) -> dict[str, str]:
+    """Return the values that have no place, by the reason."""
+    joined: dict[str, list[str]] = {}
+    for value, error in errors:
+        why = str(error).removeprefix(f"{value} is ").removeprefix(f"{parameter.name} = {value}: ")
+        joined.setdefault(why, []).append(value)
+    return {why: ", ".join(dict.fromkeys(values)) for why, values in joined.items()}
 
 
 def _written(parameter: Parameter, value: Value) -> Any:
@@ -192,7 +204,7 @@ def _fit_range(parameter: Parameter, domain: Range) -> Fit:
         raise OutsideBoundsError(f"{low:g} to {high:g} is too wide to draw from, or has too many steps")
     if parameter.kind is int:
         if not domain.integer and (step is None or step % 1):
-            notes.append("only its whole numbers")
+            notes.append(f"only its whole numbers, {math.ceil(low)} to {math.floor(high)}")
             step = None
         low, high = math.ceil(low), math.floor(high)
         step = None if step is None or step <= 1 else int(step)
@@ -206,9 +218,11 @@ def _fit_range(parameter: Parameter, domain: Range) -> Fit:
     cut_low, cut_high = _cut(parameter, low, high, step)
     if cut_low > cut_high or 2 * _width(cut_low, cut_high, domain.log) < _width(low, high, domain.log):
         raise OutsideBoundsError(f"{domain.low:g} to {domain.high:g} is out of bounds, must be {parameter.bounds}")
-    if _width(cut_low, cut_high, log=False) < (1 - 3 * OPEN) * (high - low):
-        notes.append(f"{low:g} to {high:g} is cut to its bounds, {parameter.bounds}")
-    high = cut_high if step is None else _last_step(cut_low, cut_high, step)
+    last = cut_high if step is None else _last_step(cut_low, cut_high, step)
+    if (cut_low, cut_high) != (low, high):
+        becomes = f"{cut_low:.12g} to {last:.12g}"
+        notes.append(f"{low:.12g} to {high:.12g} becomes {becomes}, for it must be {parameter.bounds}")
+    high = last
     if cut_low == high:
         return Fit(cut_low, tuple(notes))
     scale = {"log": True} if domain.log else {"step": step} if step else {}

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hpo.config import registry
 from hpo.config.aliases import DATASET_ALIASES, canonical
-from hpo.config.choices import FINAL, SCHEDULES
-from hpo.config.trial_config import all_parameters
 from hpo.datasets.cifar import NAMES as CIFAR
 from hpo.errors import ImportRefusedError, RequestError
 from hpo.space.coverage import cover
 from hpo.space.space import Space
+from hpo.study.foreign.defaults import describe_defaults
 from hpo.study.foreign.imported import ImportedStudy, ImportOptions, name_study, valid_name
 from hpo.study.foreign.invalid import explain_invalid
-from hpo.study.foreign.mapping import Outcome, ParameterMapper, describe, join_parameters, split_name
+from hpo.study.foreign.mapping import Outcome, ParameterMapper, describe, join_parameters, match_renames, split_name
 from hpo.study.foreign.objective import add_objective, our_metrics
 from hpo.study.foreign.readers import read_search
 from hpo.study.foreign.search import Choices, Constant, ForeignParameter, ForeignSearch
@@ -27,12 +26,6 @@ from hpo.utils.text import shorten
 __all__ = ["import_study", "map_search"]
 
 DATASET_NAMES = ("dataset", "data", "datasetname", "dataname")
-# Parameters whose default of ours would be chosen in silence where a file does not name them.
-OPEN = ("model", "optimizer", "epochs")
-# Defaults that follow from the epochs; see `hpo.training.schedules`.
-COMPUTED = dict.fromkeys(("step_epochs", "restart_epochs"), "a third of the epochs") | {
-    "plateau_patience": "a tenth of the epochs"
-}
 
 
 def import_study(path: Path, options: ImportOptions = ImportOptions()) -> ImportedStudy:  # noqa: B008  # it is frozen
@@ -80,6 +73,7 @@ def map_search(search: ForeignSearch, path: Path, options: ImportOptions) -> Imp
     refusals += _add_dataset(study, data, options)
     mapper = ParameterMapper(replace_parameters(search, searched), options.renames, options.sets)
     outcomes = mapper.map()
+    _check_renames(search, outcomes, options)
     parameters, doubles = join_parameters(outcomes)
     refusals += [f"{each.label()}: {each.why}" for each in [*outcomes, *doubles] if each.refused]
     for each in outcomes:
@@ -88,16 +82,21 @@ def map_search(search: ForeignSearch, path: Path, options: ImportOptions) -> Imp
     refusals += add_objective(study, search, options.renames)
     add_trials(study, search)
     study.table["parameters"] = {**parameters, **options.sets}
-    study.kept = len(data) + sum(each.kept for each in outcomes)
+    study.kept = sum(isinstance(each.domain, Constant) for each in data) + sum(each.kept for each in outcomes)
     _refuse(study, refusals, outcomes, options)
-    _note_defaults(study)
     base = Path.cwd() if options.out is None else options.out.resolve().parent
     try:
-        space = parse_definition(study.table, valid_name(path.stem) or "imported", base)[1].space
+        definition = parse_definition(study.table, valid_name(path.stem) or "imported", base)[1]
     except RequestError as error:
         if lines := explain_invalid(error, outcomes, options.sets, our_metrics(search, options.renames)):
             _refuse(study, lines, outcomes, options)
         raise
+    space = definition.space
+    if search.metric is None:
+        default = definition.objectives[0]
+        study.notes.append(f"it has no metric; the study's is {default.metric}, the default, to {default.direction}")
+    sought = [each.sought for each in outcomes if each.sought is not None]
+    study.notes += describe_defaults(study.table["parameters"], space, sought)
     _leave_out_idle(study, space, outcomes, options)
     note_idle_pruner(study, space)
     return study
@@ -113,6 +112,16 @@ def _check_left_out(search: ForeignSearch, options: ImportOptions) -> None:
     for name in options.left_out:
         if name not in names:
             raise RequestError(f"--leave-out {name}: the file has no such parameter; it has {', '.join(names)}")
+
+
+def _check_renames(search: ForeignSearch, outcomes: Sequence[Outcome], options: ImportOptions) -> None:
+    metrics = {str(each) for each in (search.metric, *(goal.metric for goal in search.also))}
+    known = metrics.union(*map(match_renames, outcomes))
+    names = ", ".join(each.theirs.name for each in outcomes)
+    for theirs, ours in options.renames.items():
+        if theirs not in known:
+            what = "no such parameter, metric, or value of a parameter, as optimizer.LAMB"
+            raise RequestError(f"--rename {theirs}={ours}: the file has {what}; its parameters are {names}")
 
 
 def _names_data(parameter: ForeignParameter, options: ImportOptions) -> bool:
@@ -131,7 +140,14 @@ def _add_dataset(study: ImportedStudy, data: Sequence[ForeignParameter], options
     asked = "name it with --dataset: mnist, a file, a folder of images, …"
     if options.dataset is not None:
         study.table["dataset"] = options.dataset
-        study.mappings += [f"{each.name} -> the data set that --dataset names" for each in data]
+        for each in data:
+            if isinstance(each.domain, Choices):
+                values = shorten(list(each.domain.values))
+                study.notes.append(
+                    f"{each.name}: left out: {values} are not searched; --dataset names the one data set"
+                )
+            else:
+                study.mappings.append(f"{each.name} -> the data set that --dataset names")
         return
     if not data:
         yield f"no data set: the file names none, and none is assumed; {asked}"
@@ -149,45 +165,6 @@ def _add_dataset(study: ImportedStudy, data: Sequence[ForeignParameter], options
     else:
         study.table["dataset"] = ours
         study.mappings.append(f"{data[0].name} = {theirs} -> dataset = {ours}")
-
-
-def _note_defaults(study: ImportedStudy) -> None:
-    """Say what the file leaves open, and is a default of ours."""
-    table = all_parameters()
-    parameters = study.table["parameters"]
-    for name in _choices(parameters, "schedule"):
-        if open_values := list(_open_values(name, parameters)):
-            study.notes.append(f"schedule {name}: the file leaves open {', '.join(open_values)}; --set changes them")
-    if "huber" in _choices(parameters, "loss") and "huber_delta" not in parameters:
-        default = f"huber_delta = {table['huber_delta'].default:g}, in standard deviations of the target"
-        study.notes.append(f"loss huber: the file leaves open {default}; --set changes it")
-    if left := [f"{name} = {table[name].default}" for name in OPEN if name not in parameters]:
-        study.notes.append(f"the file says nothing of these, and ours are used: {', '.join(left)}; --set changes them")
-
-
-def _choices(parameters: Mapping[str, Any], name: str) -> list[str]:
-    """Return the values of a parameter of text that a study can take."""
-    domain = parameters.get(name, [])
-    branches = domain if isinstance(domain, list) and any(isinstance(each, dict) for each in domain) else [domain]
-    values: list[Any] = []
-    for branch in branches:
-        given = branch.get("choices", branch.get("value", [])) if isinstance(branch, dict) else branch
-        values += given if isinstance(given, list) else [given]
-    return [str(each) for each in dict.fromkeys(values)]
-
-
-def _open_values(schedule: str, parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the parameters of a schedule that a study does not name, each with what is used."""
-    entry = SCHEDULES.get(schedule)
-    if entry is None:
-        return
-    defaults = {name: row.default for name, row in all_parameters().items()} | dict(entry.defaults) | COMPUTED
-    by_gamma = schedule == "exponential" and "gamma" in parameters
-    for name in entry.takes:
-        given = parameters.keys() & set(FINAL if name in FINAL else (name,))
-        is_second = name in FINAL and defaults[name] is None  # the ratio decides
-        if not given and not is_second and not (name in FINAL and by_gamma) and defaults[name] is not None:
-            yield f"{name} = {defaults[name]}"
 
 
 def _refuse(study: ImportedStudy, refusals: list[str], outcomes: Sequence[Outcome], options: ImportOptions) -> None:

@@ -6,13 +6,15 @@ texts there; `min` and `max` are inclusive.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import DefinitionError, describe_unknown
-from hpo.study.foreign.domains import continuous, count, list_choices, number, read_each, stepped, whole
+from hpo.study.foreign.domains import Problems, continuous, count, list_choices, number, read_each, stepped, whole
 from hpo.study.foreign.search import Constant, ForeignDomain, ForeignParameter, ForeignSearch, Method, Range
+from hpo.study.foreign.unread import describe_fixed_arguments, describe_settings
 from hpo.utils.text import shorten
 
 __all__ = ["read", "recognizes"]
@@ -55,27 +57,33 @@ def read(document: Mapping[str, Any] | str, _path: Path) -> ForeignSearch:
     spec = _table(document, "spec")
     if "nasConfig" in spec:
         raise DefinitionError("spec.nasConfig: a search for an architecture, layer by layer, has no equivalent here")
-    parameters = _read_parameters(spec.get("parameters"))
+    problems = Problems()
+    parameters = problems.attempt(lambda: _read_parameters(spec.get("parameters")), ())
     objective, algorithm = _table(spec, "objective"), _table(spec, "algorithm")
-    settings = _read_settings(algorithm)
+    settings: dict[str, Any] = problems.attempt(lambda: _read_settings(algorithm), {})
     notes: list[str] = []
-    method = METHODS.get(str(algorithm.get("algorithmName")))
+    name = str(algorithm.get("algorithmName"))
+    method = METHODS.get(name)
     if method is None and algorithm:
         notes.append(f"algorithm {shorten(algorithm.get('algorithmName'))} has no equivalent among the samplers")
+    read_settings = ("eta", "r_l", "resource_name") if name == "hyperband" else ()
+    unread = {key: value for key, value in settings.items() if key not in read_settings}
+    notes += describe_settings("algorithmSettings", unread, method)
     trials, goal = spec.get("maxTrialCount"), objective.get("goal")
-    name = _table(document, "metadata").get("name")
-    return ForeignSearch(
+    title = _table(document, "metadata").get("name")
+    search = ForeignSearch(
         TOOL,
         parameters,
-        metric=_read_metric(objective),
-        direction=_read_direction(objective),
-        target=None if goal is None else number(goal, "spec.objective.goal"),
+        metric=problems.attempt(lambda: _read_metric(objective), None),
+        direction=problems.attempt(lambda: _read_direction(objective), None),
+        target=problems.attempt(lambda: None if goal is None else number(goal, "spec.objective.goal"), None),
         method=method,
-        trials=None if trials is None else count(trials, "spec.maxTrialCount"),
-        pruner=_read_stopping(spec, notes) or _read_hyperband(algorithm, settings),
-        name=None if name is None else str(name),
-        notes=(*notes, *_describe_start(spec)),
+        trials=problems.attempt(lambda: None if trials is None else count(trials, "spec.maxTrialCount"), None),
+        pruner=problems.attempt(lambda: _read_stopping(spec, notes) or _read_hyperband(algorithm, settings), None),
+        name=None if title is None else str(title),
+        notes=(*notes, *_describe_unread_metrics(objective), *_describe_start(spec)),
     )
+    return replace(search, problems=tuple(problems.lines))
 
 
 def _table(document: Spec, key: str) -> Spec:
@@ -124,7 +132,8 @@ def _read_stopping(spec: Spec, notes: list[str]) -> Any:
         notes.append(f"earlyStopping {shorten(stopping.get('algorithmName'))} has no equivalent among the pruners")
         return None
     settings = _read_settings(stopping)
-    needed, start = settings.get("min_trials_required", 3), settings.get("start_step", 4)
+    needed, start = settings.pop("min_trials_required", 3), settings.pop("start_step", 4)
+    notes += describe_settings("earlyStopping", settings, None)
     return {
         "name": "median",
         "n_startup_trials": int(number(needed, "min_trials_required")),
@@ -132,25 +141,32 @@ def _read_stopping(spec: Spec, notes: list[str]) -> Any:
     }
 
 
+def _describe_unread_metrics(objective: Spec) -> Iterator[str]:
+    """Yield a note on metrics that are collected beside the objective, and on how."""
+    others, strategies = objective.get("additionalMetricNames"), objective.get("metricStrategies")
+    if others:
+        yield f"additionalMetricNames = {shorten(others)}: not read; metrics = [...] in the study file records others"
+    if strategies:
+        yield "metricStrategies: not read; a trial's value is that of its best epoch"
+
+
 def _describe_start(spec: Spec) -> Iterator[str]:
     """Yield notes on the keys that start trials, and on the constants that the trial's command has."""
     if found := [key for key in STARTING_KEYS if key in spec]:
         yield f"{', '.join(found)}: they say how trials are started; here hpo launch and hpo worker do that"
-    arguments = [text for text in _texts(spec.get("trialTemplate")) if text.startswith("--") and "=" in text]
-    if constants := [text for text in arguments if "${" not in text]:
-        yield f"the command of a trial has constants, which are not read: {shorten(', '.join(constants), quote=False)}"
+    yield from describe_fixed_arguments(_commands(spec.get("trialTemplate")))
 
 
-def _texts(node: object) -> Iterator[str]:
-    """Yield the words of all texts in a document."""
-    if isinstance(node, str):
-        yield from node.split()
-    elif isinstance(node, Mapping):
+def _commands(node: object) -> Iterator[list[object]]:
+    """Yield the commands in a template, each with its arguments."""
+    if isinstance(node, Mapping):
+        words = [node.get(key) for key in ("command", "args")]
+        yield [word for part in words for word in (part if isinstance(part, list) else [part]) if word is not None]
         for each in node.values():
-            yield from _texts(each)
-    elif isinstance(node, Sequence):
+            yield from _commands(each)
+    elif isinstance(node, list):
         for each in node:
-            yield from _texts(each)
+            yield from _commands(each)
 
 
 # Parameters.

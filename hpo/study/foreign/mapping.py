@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hpo.config import registry
-from hpo.config.aliases import NEAR_MISSES, OTHER_LEARNING, canonical, find_aliases, is_context
+from hpo.config.aliases import NEAR_MISSES, OTHER_LEARNING, OTHER_UNITS, canonical, find_aliases, is_context
 from hpo.config.trial_config import all_parameters
 from hpo.errors import ConfigError, RequestError, describe_unknown
-from hpo.study.foreign.ambiguity import Company
+from hpo.study.foreign.ambiguity import Company, list_numbers
 from hpo.study.foreign.fit import Fit, OtherMeaningError, OutsideBoundsError, fit_domain, translate
 from hpo.study.foreign.search import Choices, Computed, Constant, ForeignParameter, ForeignSearch
 
-__all__ = ["Outcome", "ParameterMapper", "describe", "join_parameters", "models_of", "split_name"]
+__all__ = ["Outcome", "ParameterMapper", "describe", "join_parameters", "match_renames", "models_of", "split_name"]
 
 SEPARATORS = re.compile(r"[./]|__|::")
 # Of a table, the key that says which one it is: optimizer.name is the optimizer.
@@ -33,6 +33,7 @@ class Outcome:
         when: its condition, in our names and values.
         why: why it has no place, or was refused; empty where it has one.
         refused: whether it is one of ours, but with values that ours cannot have.
+        sought: the likeliest of ours, where it has no place.
     """
 
     theirs: ForeignParameter
@@ -41,6 +42,7 @@ class Outcome:
     when: Mapping[str, Any] | None = None
     why: str = ""
     refused: bool = False
+    sought: str | None = None
 
     @property
     def kept(self) -> bool:
@@ -138,6 +140,15 @@ def value_renames(parameter: ForeignParameter, renames: Mapping[str, str], ours:
     }
 
 
+def match_renames(outcome: Outcome) -> set[str]:
+    """Return what a rename can name of a parameter: it, and each of its values after it, or after ours."""
+    names = {outcome.theirs.name, split_name(outcome.theirs)[1]}
+    domain = outcome.theirs.domain
+    values = [domain.value] if isinstance(domain, Constant) else getattr(domain, "values", ())
+    before = names | {ours for ours in (outcome.ours, outcome.sought) if ours is not None}
+    return names | {f"{name}.{value}" for name in before for value in values}
+
+
 class ParameterMapper:
     """Mapper of the parameters of one search.
 
@@ -172,14 +183,14 @@ class ParameterMapper:
         return [self._add_condition(each, by_name) for each in outcomes]
 
     def _map_one(self, theirs: ForeignParameter) -> Outcome:
-        if isinstance(theirs.domain, Computed):
-            return Outcome(theirs, why=f"the file computes it: {theirs.domain.expression}")
         containers, last = split_name(theirs)
         renamed = next((self.renames[key] for key in (theirs.name, last) if key in self.renames), None)
         if renamed is not None:
             if renamed not in self.table:
                 line = f"--rename {theirs.name}={renamed}: {describe_unknown('parameter', renamed, self.table)}"
                 return Outcome(theirs, why=line, refused=True)
+            if isinstance(theirs.domain, Computed):
+                return _explain_computed(theirs, theirs.domain, [renamed])
             return self._try(theirs, [renamed], renamed=True)
         if theirs.expression:
             why = f"the file computes with it: {theirs.expression}; give the values that it has then with --set NAME=…"
@@ -191,8 +202,10 @@ class ParameterMapper:
         joined = find_aliases(containers[-1] + last, self.table) if containers else ()
         own = self.canonical.get(canonical(last))
         names = list(dict.fromkeys([*joined, *([own] if own else []), *find_aliases(last, self.table)]))
+        if isinstance(theirs.domain, Computed):
+            return _explain_computed(theirs, theirs.domain, names)
         if not names:
-            return Outcome(theirs, why=self._explain_absence(theirs, last))
+            return self._find_no_place(theirs, last)
         fitting = [
             name
             for name in names
@@ -205,11 +218,14 @@ class ParameterMapper:
     def _fits_in(self, container: str, name: str) -> bool:
         return is_context(container, name, self.table[name].group)
 
-    def _explain_absence(self, theirs: ForeignParameter, last: str) -> str:
+    def _find_no_place(self, theirs: ForeignParameter, last: str) -> Outcome:
         ours, meaning = NEAR_MISSES.get(canonical(last), (None, ""))
+        if ours == "weight_decay" and not _is_penalty(theirs):
+            ours, meaning = None, ""
         if ours in self.table:
-            return f"{meaning}; if your code means {ours}, --rename {theirs.name}={ours}"
-        return meaning or "no equivalent; name one with --rename THEIRS=OURS"
+            why = f"{meaning}; if your code means {ours}, --rename {theirs.name}={ours}"
+            return Outcome(theirs, why=why, sought=ours)
+        return Outcome(theirs, why=meaning or "no equivalent; name one with --rename THEIRS=OURS")
 
     def _try(self, theirs: ForeignParameter, names: Sequence[str], *, renamed: bool = False) -> Outcome:
         """Return the outcome for the first parameter of ours that has the type of the values, and that matters."""
@@ -231,10 +247,12 @@ class ParameterMapper:
                 if is_synonym and self.table[name].kind in (int, float, list):
                     reasons.append(f"it is no {name} of ours: {error}")
                     continue
-                return Outcome(theirs, name, why=str(error), refused=True)
+                units = " or ".join(f"--rename {theirs.name}={unit}" for unit in OTHER_UNITS.get(name, ()))
+                advice = f"; if it has another unit, {units}" if units else ""
+                return Outcome(theirs, name, why=f"{error}{advice}", refused=True)
             else:
                 return Outcome(theirs, name, fit)
-        return Outcome(theirs, why=reasons[0])
+        return Outcome(theirs, why=reasons[0], sought=names[0])
 
     def _add_condition(self, outcome: Outcome, by_name: Mapping[str, Outcome]) -> Outcome:
         """Return an outcome with its condition in our words; without a place where they cannot say it."""
@@ -245,14 +263,25 @@ class ParameterMapper:
             parent = by_name.get(name)
             if parent is None or parent.ours is None or not parent.kept:
                 why = f"it exists only under a value of {name}, which has no place"
-                return Outcome(outcome.theirs, why=why)
+                return Outcome(outcome.theirs, why=why, sought=outcome.ours)
             renames = value_renames(parent.theirs, self.renames, parent.ours)
             try:
                 ours = [translate(self.table[parent.ours], value, renames) for value in values]
             except (OtherMeaningError, ConfigError) as error:
-                return Outcome(outcome.theirs, why=f"it exists only under {name} = {values[0]!r}: {error}")
+                why = f"it exists only under {name} = {values[0]!r}: {error}"
+                return Outcome(outcome.theirs, why=why, sought=outcome.ours)
             when[parent.ours] = ours[0] if len(ours) == 1 else ours
         return replace(outcome, when=when)
+
+
+def _explain_computed(theirs: ForeignParameter, domain: Computed, names: Sequence[str]) -> Outcome:
+    return Outcome(theirs, why=f"the file computes it: {domain.expression}", sought=names[0] if names else None)
+
+
+def _is_penalty(theirs: ForeignParameter) -> bool:
+    """Return whether values can be those of a penalty, and not the sizes of a layer called l2."""
+    numbers = list(list_numbers(theirs))
+    return not numbers or min(numbers) < 1
 
 
 def join_parameters(outcomes: Sequence[Outcome]) -> tuple[dict[str, Any], list[Outcome]]:

@@ -8,12 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import DefinitionError, describe_unknown
-from hpo.study.foreign.domains import continuous, count, list_choices, normal, number, quantized, read_each, whole_below
+from hpo.study.foreign.domains import (
+    Problems,
+    continuous,
+    count,
+    list_choices,
+    normal,
+    number,
+    quantized,
+    read_each,
+    whole_below,
+)
 from hpo.study.foreign.search import Choices, ForeignDomain, ForeignParameter, ForeignSearch, Method, name_values
+from hpo.study.foreign.unread import describe_fixed_arguments, describe_settings
 from hpo.utils.documents import read_document
 from hpo.utils.text import shorten
 
@@ -25,6 +37,12 @@ Spec = Mapping[str, Any]
 Read = tuple[ForeignDomain, str]
 
 SPACE_KEYS = ("searchSpace", "search_space", "searchSpaceFile", "search_space_file", "searchSpacePath")
+READ_KEYS = (
+    *SPACE_KEYS,
+    *("experimentName", "experiment_name", "description", "tuner", "advisor", "assessor"),
+    *("maxTrialNumber", "maxTrialNum", "max_trial_number", "maxTrialDuration", "max_trial_duration"),
+    *("maxExperimentDuration", "maxExecDuration", "max_experiment_duration"),
+)
 METHODS: Mapping[str, Method] = {
     "tpe": "tpe",
     "random": "random",
@@ -66,25 +84,42 @@ def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
 
 def _read_experiment(experiment: Spec, path: Path) -> ForeignSearch:
     notes: list[str] = []
+    problems = Problems()
     space = _find_space(experiment, path)
     tuner, assessor = _algorithm(experiment, "tuner", "advisor"), _algorithm(experiment, "assessor")
-    method, pruner = _read_tuner(tuner, notes)
+    method, pruner = problems.attempt(lambda: _read_tuner(tuner, notes), (None, None))
     name = _first(experiment, "experimentName", "experiment_name")
     trials = _first(experiment, "maxTrialNumber", "maxTrialNum", "max_trial_number")
     duration = _first(experiment, "maxExperimentDuration", "maxExecDuration", "max_experiment_duration")
-    return ForeignSearch(
+    assessed = problems.attempt(lambda: _read_assessor(assessor, notes), None)
+    notes += _describe_start(experiment)
+    search = ForeignSearch(
         TOOL,
-        tuple(_read_space(space)),
-        **name_values([_read_direction(tuner)]),
+        tuple(problems.attempt(lambda: _read_space(space), ())),
+        **name_values([problems.attempt(lambda: _read_direction(tuner), "maximize")]),
         method=method,
-        trials=None if trials is None else count(trials, "maxTrialNumber"),
-        timeout=None if duration is None else _read_duration(duration),
-        pruner=_read_assessor(assessor, notes) or pruner,
+        trials=problems.attempt(lambda: None if trials is None else count(trials, "maxTrialNumber"), None),
+        timeout=problems.attempt(lambda: None if duration is None else _read_duration(duration), None),
+        pruner=assessed or pruner,
         name=None if name is None else str(name),
         about=str(experiment.get("description") or ""),
         notes=("a trial reports one number, which has no name there and is called value here", *notes),
         own_key=OWN_KEY,
     )
+    return replace(search, problems=tuple(problems.lines))
+
+
+def _describe_start(experiment: Spec) -> Iterator[str]:
+    """Yield notes on the keys that start trials, on the arguments that their command fixes, and on their time."""
+    if found := [key for key in experiment if key not in READ_KEYS]:
+        yield f"{', '.join(found)}: they say how trials are started and shown; here hpo launch and hpo worker do that"
+    trial = experiment.get("trial")
+    inner = trial.get("command") if isinstance(trial, Mapping) else None
+    command = _first(experiment, "trialCommand", "trial_command") or inner
+    if isinstance(command, str):
+        yield from describe_fixed_arguments([command])
+    if limit := _first(experiment, "maxTrialDuration", "max_trial_duration"):
+        yield f'maxTrialDuration: not read; in the study file, trial_timeout = "{limit}" fails trials that take longer'
 
 
 def _first(table: Spec, *keys: str) -> Any:
@@ -119,6 +154,13 @@ def _algorithm(experiment: Spec, *kinds: str) -> Spec:
     return {"name": "", "arguments": {}}
 
 
+def _note_arguments(kind: str, algorithm: Spec, read: Sequence[str], method: Method | None, notes: list[str]) -> None:
+    """Note the arguments of a tuner or an assessor that are not read."""
+    if isinstance(algorithm["arguments"], Mapping):
+        unread = {key: value for key, value in algorithm["arguments"].items() if key not in read}
+        notes += describe_settings(f"{kind} {algorithm['name']}", unread, method)
+
+
 def _argument(algorithm: Spec, name: str) -> Any:
     arguments = algorithm["arguments"]
     return arguments.get(name) if isinstance(arguments, Mapping) else None
@@ -140,7 +182,10 @@ def _read_tuner(tuner: Spec, notes: list[str]) -> tuple[Method | None, Any]:
     method = METHODS.get(name.lower())
     if method is None:
         notes.append(f"tuner {shorten(name)} has no equivalent among the samplers")
-    if name.lower() not in ("hyperband", "bohb"):
+    stops = name.lower() in ("hyperband", "bohb")
+    read = ("optimize_mode", "eta", "R", "max_budget") if stops else ("optimize_mode",)
+    _note_arguments("tuner", tuner, read, method, notes)
+    if not stops:
         return method, None
     pruner: dict[str, Any] = {"name": "hyperband", "reduction_factor": count(_argument(tuner, "eta") or 3, "eta")}
     longest = _argument(tuner, "R") or _argument(tuner, "max_budget")
@@ -150,6 +195,7 @@ def _read_tuner(tuner: Spec, notes: list[str]) -> tuple[Method | None, Any]:
 def _read_assessor(assessor: Spec, notes: list[str]) -> Any:
     name = assessor["name"]
     if name.lower() == "medianstop":
+        _note_arguments("assessor", assessor, ("optimize_mode", "start_step"), None, notes)
         start = _argument(assessor, "start_step")
         return {"name": "median", "n_warmup_steps": int(number(start, "start_step"))} if start else "median"
     if name:

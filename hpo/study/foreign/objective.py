@@ -19,7 +19,6 @@ __all__ = ["add_objective", "our_metrics"]
 def add_objective(study: ImportedStudy, search: ForeignSearch, renames: Mapping[str, str]) -> Iterator[str]:
     """Add the objective, or several, and the target; yield a refusal for each metric that is unknown."""
     if search.metric is None:
-        study.notes.append("it has no metric; the study optimizes the default objective")
         return
     objectives: list[object] = []
     for goal in (Goal(search.metric, search.direction), *search.also):

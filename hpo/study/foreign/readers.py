@@ -9,6 +9,7 @@ from typing import Any
 
 from hpo.errors import DefinitionError, ImportRefusedError, RequestError
 from hpo.study.foreign import hydra, katib, keras_tuner, nni, optuna_script, ray_tune, wandb_python
+from hpo.study.foreign.domains import Problems
 from hpo.study.foreign.python_source import parse_source
 from hpo.study.foreign.search import Computed, ForeignSearch
 from hpo.study.foreign.wandb import is_sweep, read_sweep
@@ -88,17 +89,16 @@ def _check_python(path: Path, document: Document) -> None:
 
 
 def _check_readable(search: ForeignSearch, left_out: Collection[str], *, computed: bool) -> ForeignSearch:
-    """Return a search, or refuse all its parameters that cannot be read at once."""
-    problems = [
+    """Return a search, or refuse all that cannot be read at once."""
+    problems = Problems()
+    problems.lines += [
         f"{shorten(each.name, quote=False)}: {each.domain.problem}"
         for each in search.parameters
         if isinstance(each.domain, Computed) and each.domain.problem and each.name not in left_out
         if not (computed and each.domain.expression)
     ]
-    if len(problems) == 1:
-        raise DefinitionError(problems[0])
-    if problems:
-        raise ImportRefusedError(f"{len(problems)} parameters cannot be read, each on a line above", problems)
+    problems.lines += search.problems
+    problems.check("things" if search.problems else "parameters")
     return search
 
 

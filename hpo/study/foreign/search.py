@@ -155,6 +155,7 @@ class ForeignSearch:
         about: the file's description, of any number of lines.
         also: further objectives, of a search that has several.
         notes: what reading has lost or changed, a phrase each, that concerns no single parameter.
+        problems: what is wrong with the file beside its parameters, a line each, for which it is refused.
         own_key: under which a parameter that is a table of others, too, has its own value in a configuration.
     """
 
@@ -173,4 +174,5 @@ class ForeignSearch:
     about: str = ""
     also: tuple[Goal, ...] = ()
     notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     own_key: str = "_value_"

@@ -24,7 +24,7 @@ def add_trials(study: ImportedStudy, search: ForeignSearch) -> None:
         options = dict(search.sampler_options)
         table["sampler"] = {"name": search.method, **options} if options else search.method
     else:
-        study.notes.append("it names no search method; the study's sampler is the default, tpe")
+        study.notes.append("it names no search method of ours; the study's sampler is the default, tpe")
     if search.method == "grid":
         if search.trials is not None:
             study.notes.append(f"its limit of {search.trials} trials is left out: a grid has as many trials as points")

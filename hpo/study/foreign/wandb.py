@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hpo.config.choices import Direction
-from hpo.errors import DefinitionError, HpoError, describe_unknown
+from hpo.errors import DefinitionError, describe_unknown
+from hpo.study.foreign.domains import Problems, read_each
 from hpo.study.foreign.search import Choices, ForeignParameter, ForeignSearch, Goal, Method
+from hpo.study.foreign.unread import describe_fixed_arguments
 from hpo.study.foreign.wandb_distributions import read_distribution, read_number
 from hpo.utils.text import shorten
 
@@ -21,7 +23,7 @@ METHODS: Mapping[str, Method] = {"grid": "grid", "random": "random", "bayes": "t
 # Keys that say how runs are started or shown, which a study does not need.
 IGNORED_KEYS = (
     *("apiVersion", "kind", "program", "command", "entity", "project", "controller", "job", "image_uri"),
-    *("display_name", "settings", "version", "prior_runs", "resume", "queue", "resource"),
+    *("display_name", "settings", "version", "resume", "queue", "resource"),
 )
 # The first bracket is at max_iter / eta ** s epochs, a number that is computed.
 EARLY_LIMITS = {"eta": 1_000_000, "min_iter": 1_000_000, "max_iter": 1_000_000, "s": 64}
@@ -50,57 +52,71 @@ def read_sweep(document: object, _path: Path) -> ForeignSearch:
     if not isinstance(specs, Mapping) or not specs:
         raise DefinitionError("is no sweep: it needs a table `parameters` beside `method` and `metric`")
     for key in document:
-        if key not in (*KEYS, *IGNORED_KEYS, "scheduler"):
-            raise DefinitionError(describe_unknown("key", str(key), KEYS))
+        if key not in (*KEYS, "scheduler", "prior_runs", *IGNORED_KEYS):
+            raise DefinitionError(describe_unknown("key", str(key), (*KEYS, "scheduler", "prior_runs", *IGNORED_KEYS)))
     notes: list[str] = []
-    goals = _read_goals(document, notes)
+    problems = Problems()
+    parameters = problems.attempt(lambda: read_each(_list_specs(specs, ()), _read_parameter), ())
+    goals = problems.attempt(lambda: _read_goals(document, notes), ())
     first = goals[0] if goals else Goal(None, None)
-    method = _read_method(document, notes)
-    pruner = _read_early_terminate(document.get("early_terminate"), notes)
+    target = problems.attempt(lambda: _read_target(document.get("metric")), None)
+    method = problems.attempt(lambda: _read_method(document, notes), None)
+    trials = problems.attempt(lambda: _read_cap(document.get("run_cap")), None)
+    pruner = problems.attempt(lambda: _read_early_terminate(document.get("early_terminate"), notes), None)
     if "scheduler" in document:
         notes.append("scheduler: its code decides the search there; here the study's sampler does")
+    if document.get("prior_runs"):
+        notes.append("prior_runs: not read; warm_start in the study file begins with configurations of your own")
     if ignored := [key for key in IGNORED_KEYS if key in document]:
         say = "they say" if len(ignored) > 1 else "it says"
         notes.append(f"{', '.join(ignored)}: {say} how runs are started; here hpo launch and hpo worker do that")
+    if isinstance(command := document.get("command"), str | list):
+        notes += describe_fixed_arguments([command])
     return ForeignSearch(
         tool=TOOL,
-        parameters=tuple(_read_parameters(specs, ())),
+        parameters=tuple(parameters),
         metric=first.metric,
         direction=first.direction,
         also=goals[1:],
-        target=_read_target(document.get("metric")),
+        target=target,
         method=method,
-        trials=_read_cap(document.get("run_cap")),
+        trials=trials,
         pruner=pruner,
         name=None if document.get("name") is None else str(document["name"]),
         about=str(document.get("description") or ""),
         notes=tuple(notes),
+        problems=tuple(problems.lines),
     )
 
 
 # Parameters.
 
 
-def _read_parameters(specs: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[ForeignParameter]:
-    """Yield every parameter, a nested one with the names above it."""
+Spec = tuple[tuple[str, ...], Any]  # the path of a parameter, and what stands there
+
+
+def _list_specs(specs: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, Spec]]:
+    """Yield the specification of every parameter, a nested one with the names above it, each named for messages."""
     for name, spec in specs.items():
         path = (*above, name)
-        where = f"parameters.{'.'.join(path)}"
-        if not isinstance(spec, Mapping):
-            raise DefinitionError(f"{where} = {shorten(spec)}: must be a table with value, values, or min and max")
-        if isinstance(spec.get("parameters"), Mapping) and not {"value", "values", "min"} & set(spec):
-            yield from _read_parameters(spec["parameters"], path)
-            continue
-        for key in spec:
-            if key not in SPEC_KEYS:
-                raise DefinitionError(f"{where}: {describe_unknown('key', str(key), SPEC_KEYS)}")
-        try:
-            domain, note = read_distribution(spec)
-        except HpoError as error:
-            raise DefinitionError(f"{where}: {error}") from error
-        if isinstance(domain, Choices):
-            domain, note = _merge_repeats(domain)
-        yield ForeignParameter(path, domain, note=note)
+        is_nested = isinstance(spec, Mapping) and isinstance(spec.get("parameters"), Mapping)
+        if is_nested and not {"value", "values", "min"} & set(spec):
+            yield from _list_specs(spec["parameters"], path)
+        else:
+            yield ".".join(path), (path, spec)
+
+
+def _read_parameter(_name: str, named: Spec) -> list[ForeignParameter]:
+    path, spec = named
+    if not isinstance(spec, Mapping):
+        raise DefinitionError(f"{shorten(spec)}: must be a table with value, values, or min and max")
+    for key in spec:
+        if key not in SPEC_KEYS:
+            raise DefinitionError(describe_unknown("key", str(key), SPEC_KEYS))
+    domain, note = read_distribution(spec)
+    if isinstance(domain, Choices):
+        domain, note = _merge_repeats(domain)
+    return [ForeignParameter(path, domain, note=note)]
 
 
 def _merge_repeats(domain: Choices) -> tuple[Choices, str]:

@@ -74,7 +74,7 @@ def test_a_computed_parameter_is_left_out_and_stays_in_a_loop(tmp_path: Path) ->
     lines = "d = 2 ** trial.suggest_int('batch_size', 4, 8), trial.suggest_float('lr', 0.1, 0.2)"
     read(tmp_path, OBJECTIVE.format(lines))
     path = tmp_path / "search.py"
-    study = import_study(path, ImportOptions(dataset="mnist", renames={"value": "val_loss"}))
+    study = import_study(path, ImportOptions(dataset="mnist"))
     assert list(study.table["parameters"]) == ["learning_rate"]
     assert any("batch_size: left out: the file computes with it: 2 ** …" in note for note in study.notes)
     loop = import_loop(path, tmp_path / "filled_loop.py", ImportOptions()).loop

@@ -535,6 +535,41 @@ def test_what_is_wrong_may_be_left_out_but_not_of_a_loop(tmp_path: Path) -> None
         import_loop(path, tmp_path / "their_loop.py", ImportOptions())
 
 
+def test_all_that_is_wrong_with_an_experiment_is_named_at_once(tmp_path: Path) -> None:
+    spec = {
+        "objective": {"type": "most", "goal": "high"},
+        "algorithm": {"algorithmName": "random"},
+        "parameters": [{"name": "a"}, {"name": "b"}],
+        "maxTrialCount": 0,
+    }
+    assert _named(tmp_path, {"apiVersion": "kubeflow.org/v1beta1", "kind": "Experiment", "spec": spec}) == [
+        *("a", "b", "spec.objective.type = 'most'", "spec.objective.goal = 'high'", "spec.maxTrialCount = 0"),
+    ]
+    space = {name: {"_type": "randint", "_value": [5, 1]} for name in "ab"}
+    tuner = {"name": "TPE", "classArgs": {"optimize_mode": "most"}}
+    assert _named(tmp_path, {"searchSpace": space, "tuner": tuner, "maxTrialNumber": 0}) == [
+        *("a", "b", "tuner", "maxTrialNumber = 0"),
+    ]
+    sweep = {
+        "method": "best",
+        "metric": {"name": "loss", "goal": "maximise"},
+        "run_cap": 0,
+        "early_terminate": {"type": "median"},
+        "parameters": {"a": {"min": 1}, "b": {"parameters": {"c": {"values": []}}}, "d": {"value": 1, "mean": 2}},
+    }
+    assert _named(tmp_path, sweep) == [
+        *("a", "b.c", "d", "metric.goal = 'maximise'", "method = 'best'"),
+        *("run_cap = 0", "early_terminate = {'type'"),
+    ]
+
+
+def _named(tmp_path: Path, document: dict[str, Any]) -> list[str]:
+    """Return what the lines of a refusal begin with."""
+    with pytest.raises(ImportRefusedError) as error:
+        read_json(tmp_path, document)
+    return [line.partition(":")[0] for line in error.value.lines]
+
+
 def test_a_database_needs_no_import(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     optuna.create_study(storage=f"sqlite:///{path}")

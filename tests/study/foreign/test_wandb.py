@@ -210,7 +210,9 @@ def test_without_a_distribution_the_numbers_decide(tmp_path: Path) -> None:
 
 # The rest of a sweep.
 
-CHOSEN = {"model": {"value": "mlp"}, "optimizer": {"value": "adam"}, "epochs": {"value": 9}}  # nothing is left open
+# Nothing is left open.
+NAMED = {"model": "mlp", "optimizer": "adam", "epochs": 9, "learning_rate": 0.01, "batch_size": 64, "depth": 1}
+CHOSEN = {name: {"value": value} for name, value in NAMED.items()}
 
 
 def test_nested_parameters_renames_and_what_is_unknown(tmp_path: Path) -> None:
@@ -232,10 +234,11 @@ def test_nested_parameters_renames_and_what_is_unknown(tmp_path: Path) -> None:
         "metric score -> val_loss",
     ]
     assert found.notes == [
-        "optimizer: left out: 'Lookahead' has no equivalent among the values of optimizer; name one with --rename "
+        "optimizer: without 'Lookahead': no equivalent among the values of optimizer; name one with --rename "
         "optimizer.VALUE=OURS",
         "tokens: left out: no equivalent; name one with --rename THEIRS=OURS",
-        "the file says nothing of these, and ours are used: model = mlp, epochs = 5; --set changes them",
+        "the file leaves these open, and ours are used: model = mlp, epochs = 5, batch_size = 128, depth = 2; --set "
+        "changes them",
     ]
     text = found.toml("sweep.yaml")
     assert all(f"# note: {note}" in text for note in found.notes)
@@ -272,7 +275,7 @@ def test_early_termination(early: Any, pruner: Any, note: str | None, tmp_path: 
 
 
 def test_methods_and_budgets(tmp_path: Path) -> None:
-    width = {"width": {"values": [8, 16]}, "epochs": {"values": [1, 2]}}
+    width: dict[str, Any] = {"width": {"values": [8, 16]}, "epochs": {"values": [1, 2]}}
     grid = imported(tmp_path, method="grid", parameters=width)
     assert "trials" not in grid.table
     assert "a grid has as many trials as points" in grid.notes[0]
@@ -298,13 +301,13 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
         ),
         ({"metric": {"name": "acc", "target": 95}}, "1 thing is refused: target = 95: val_accuracy is at most 1 here"),
         ({"metric": {"name": "val_loss", "goal": "best"}}, "metric.goal = 'best': must be maximize or minimize"),
-        ({"parameters": {"width": [8]}}, r"parameters.width = \[8\]: must be a table"),
+        ({"parameters": {"width": [8]}}, r"width: \[8\]: must be a table"),
         (
             {"parameters": {"width": {"min": 1}}},
-            "parameters.width: .* gives neither value, nor values, nor min and max",
+            "width: .* gives neither value, nor values, nor min and max",
         ),
-        ({"parameters": {"width": {"distribution": "gamma"}}}, "parameters.width: unknown distribution 'gamma'"),
-        ({"parameters": {"dropout": {"min": 0.0, "max": "x"}}}, "parameters.dropout: max = 'x': must be a number"),
+        ({"parameters": {"width": {"distribution": "gamma"}}}, "width: unknown distribution 'gamma'"),
+        ({"parameters": {"dropout": {"min": 0.0, "max": "x"}}}, "dropout: max = 'x': must be a number"),
         (
             {"parameters": {"dropout": {"min": 0.0, "max": 2.5}, "lr": {"values": [0.1, 0.2]}}},
             "1 thing is refused: dropout: 0 to 2.5 is out of bounds, must be 0 <= x < 1",
@@ -339,14 +342,14 @@ def test_methods_and_budgets(tmp_path: Path) -> None:
         ),
         ({"early_terminate": {"type": "hyperband", "min_iter": 10**15}}, "early_terminate.min_iter = 1000000000000000"),
         ({"method": ["grid"]}, r"method = \['grid'\]: unknown method"),
-        ({"parameters": {"width": {"distribution": ["normal"]}}}, "parameters.width: unknown distribution"),
+        ({"parameters": {"width": {"distribution": ["normal"]}}}, "width: unknown distribution"),
         (
             {"parameters": {"lr": {"distribution": "log_uniform", "min": 0, "max": 1000}}},
-            "parameters.lr: e to the power",
+            "lr: e to the power",
         ),
         (
             {"parameters": {"gradient_clip": {"distribution": "normal", "mu": 1e308, "sigma": 1e308}}},
-            "parameters.gradient_clip: a range from",
+            "gradient_clip: a range from",
         ),
         ({"paramaters": {}}, "unknown key 'paramaters'; did you mean 'parameters'"),
     ],
