@@ -13,8 +13,9 @@ from hpo.config.declaration import NONE_DECLARED, Declarations
 from hpo.config.model_library import find_library
 from hpo.config.parameter import Value
 from hpo.config.resampling import Fit, Resampling, Resplit, derive_split_seed
-from hpo.config.trial_config import TrialConfig
+from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.datasets import DatasetReference
+from hpo.errors import ConfigError
 from hpo.space import Constant, LearnedSpace, Space
 from hpo.space.space import list_models
 from hpo.study.constraints import Constraint
@@ -314,8 +315,10 @@ class Definition(_Frozen):
         return self.resplit == "never"
 
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
-        """Return the configuration of a trial with these values; its seed is the study's."""
-        return TrialConfig.of({"seed": self.seed, **values}, self.declarations)
+        """Return the configuration of a trial with these values; its seed is the study's where its model allows that."""
+        seed = all_parameters([str(values.get("model", "mlp"))], self.declarations)["seed"]
+        excluded = seed.domain is not None and not seed.domain.allows(self.seed)
+        return TrialConfig.of(values if excluded else {"seed": self.seed, **values}, self.declarations)
 
     def resplit_config(self, config: TrialConfig, number: int) -> TrialConfig:
         """Return the configuration of trial `number`: with a split of its own, if each trial has one."""
@@ -328,8 +331,16 @@ class Definition(_Frozen):
         return config if self.resplit == "never" else config.model_copy(update={"split_seed": self.seed})
 
     def baseline_config(self, space: Space) -> TrialConfig:
-        """Return the baseline: its own values, the space's constants, and defaults for the rest."""
-        return self.config({**constant_parameters(space), **(self.baseline or {})})
+        """Return the baseline: its own values, the space's constants, and defaults for the rest.
+
+        Where the study names none, and the defaults do not go with the constants, it is the first point of the space.
+        """
+        try:
+            return self.config({**constant_parameters(space), **(self.baseline or {})})
+        except ConfigError:
+            if self.baseline is not None:
+                raise
+            return self.config(space.values(space.draw([0.0] * len(space.varied))))
 
     @property
     def imports(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from optuna.trial import FrozenTrial
 
 from hpo.config.declaration import Declarations, MetricDeclaration, ModelDeclaration
+from hpo.config.trial_config import shared_parameters
 from hpo.datasets import DatasetReference
 from hpo.errors import RequestError, StudyConflictError, StudyDamagedError, StudyNotFoundError
 from hpo.study.attributes import DEFINITION, TRIAL_SEED, read_table, read_whole
@@ -245,6 +246,8 @@ def _create(study: Study, kind: str, plan: _Plan) -> Study:
     others = [Study(study.storage, plan.compare)] if plan.compare else []
     modules, declarations = _join_code([original, *(other.definition for other in others)])
     objectives = original.objectives
+    fresh = _seed_range(_first_fresh_seed([study, *others]), seeds)
+    _check_seeds(candidates, declarations, fresh)
     if plan.refit:
         objectives = tuple(_test_objective(objective) for objective in objectives)
     definition = Definition(
@@ -254,7 +257,7 @@ def _create(study: Study, kind: str, plan: _Plan) -> Study:
         pruner=ComponentSpec(name="none"),
         seed=original.seed,
         parameters={
-            "seed": _seed_range(_first_fresh_seed([study, *others]), seeds),
+            "seed": fresh,
             "configuration": {"choices": [each.label for each in candidates]},
         },
         modules=modules,
@@ -334,6 +337,23 @@ def _used_seeds(study: Study) -> Iterator[int]:
 
 def _seed_range(low: int, count: int) -> dict[str, int]:
     return {"low": low, "high": low + count - 1}
+
+
+def _check_seeds(candidates: Sequence[Candidate], declarations: Declarations, fresh: Mapping[str, int]) -> None:
+    """Refuse fresh seeds that a model's own domain of `seed` excludes.
+
+    Raises:
+        RequestError: names the model and its domain.
+    """
+    for model in sorted({str(each.values["model"]) for each in candidates if "model" in each.values}):
+        row = shared_parameters(declarations.get(model)).get("seed")
+        bound = None if row is None else row.domain
+        if bound is not None and not all(map(bound.allows, fresh.values())):
+            raise RequestError(
+                f"evaluate: needs fresh seeds, from {fresh['low']}, but model '{model}' declares that its seed must be "
+                f"{bound.text}; declare hpo.Int(0, 2**32 - 1), name the seeds to search in the study file, and launch "
+                "a new study"
+            )
 
 
 def _extend(evaluation: Study, seeds: int) -> None:
