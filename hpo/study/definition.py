@@ -315,7 +315,7 @@ class Definition(_Frozen):
         return self.resplit == "never"
 
     def config(self, values: Mapping[str, Value]) -> TrialConfig:
-        """Return the configuration of a trial with these values; its seed is the study's where its model allows that."""
+        """Return the configuration of a trial with these values; its seed is the study's where the model allows it."""
         seed = all_parameters([str(values.get("model", "mlp"))], self.declarations)["seed"]
         excluded = seed.domain is not None and not seed.domain.allows(self.seed)
         return TrialConfig.of(values if excluded else {"seed": self.seed, **values}, self.declarations)
