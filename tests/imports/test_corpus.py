@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -89,6 +91,17 @@ def _same(theirs: ForeignDomain, space: Space, config: TrialConfig, name: str, s
         return list(values) == list(map(plain, theirs.values))
     assert isinstance(ours, OurRange)
     return (ours.low, ours.high, ours.log, ours.step) == (theirs.low, theirs.high, theirs.log, theirs.step)
+
+
+@pytest.mark.integration
+def test_the_types_of_all_loops_are_right(tmp_path: Path) -> None:
+    files = [tmp_path / f"loop_{number}.py" for number in range(len(CASES))]
+    for file, case in zip(files, CASES, strict=True):
+        file.write_text(case.loop.loop, encoding="utf-8")
+    cache = Path(__file__).parents[2] / ".mypy_cache" / "loops"
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), *map(str, files)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 # Ten lines of Q-learning on a corridor, at whose end is the reward.

@@ -12,6 +12,7 @@ from hpo.datasets.cifar import NAMES as CIFAR
 from hpo.errors import ImportRefusedError, RequestError
 from hpo.space.coverage import cover
 from hpo.space.space import Space
+from hpo.study.definition import longest_epochs
 from hpo.study.foreign.defaults import describe_defaults
 from hpo.study.foreign.imported import ImportedStudy, ImportOptions, name_study, valid_name
 from hpo.study.foreign.invalid import explain_invalid
@@ -98,7 +99,7 @@ def map_search(search: ForeignSearch, path: Path, options: ImportOptions) -> Imp
     sought = [each.sought for each in outcomes if each.sought is not None]
     study.notes += describe_defaults(study.table["parameters"], space, sought)
     _leave_out_idle(study, space, outcomes, options)
-    note_idle_pruner(study, space)
+    note_idle_pruner(study, longest_epochs(space))
     return study
 
 

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import keyword
 import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hpo.config.effects import ALWAYS
-from hpo.config.parameter import Parameter
 from hpo.config.trial_config import all_parameters, is_shared
 from hpo.config.values import plain_value
 from hpo.errors import ConfigError, DefinitionError
 from hpo.space.domains import STEPS_LIMIT
-from hpo.study.foreign.mapping import name_other_learning
-from hpo.study.foreign.search import Choices, Computed, Constant, ForeignDomain, ForeignParameter, ForeignSearch, Range
+from hpo.study.foreign.loop_names import list_values, name_fields
+from hpo.study.foreign.search import Choices, Computed, Constant, ForeignParameter, ForeignSearch, Range
 
-__all__ = ["LoopField", "find_places", "iterate_lines", "make_fields", "write"]
+__all__ = ["LoopField", "find_places", "iterate_lines", "longest_epochs", "make_fields", "write"]
 
-TAKEN = frozenset(("copy", "dict", "json", "schema", "validate", "construct", "fields"))  # of pydantic's models
 Scalar = bool | int | float | str
 
 
@@ -36,7 +32,7 @@ class LoopField:
             parameters, which the study file sets.
         shared: whether it is one of our shared parameters, such as epochs.
         constant: the value of such a constant.
-        when: the values of other fields under which it exists.
+        when: the values of other fields under which it exists, as a configuration has them.
         encoded: whether its values are texts that hold JSON: tables, and lists of mixed types.
         note: what differs.
     """
@@ -63,84 +59,36 @@ def make_fields(search: ForeignSearch) -> list[LoopField]:
         DefinitionError: a domain is none that a parameter can have; the message names the parameter.
     """
     parameters = [each for each in search.parameters if not isinstance(each.domain, Computed)]
-    names = _name_fields(parameters, _own_words(search))
+    names = name_fields(search, parameters)
     by_name: dict[str, str] = {}
     for parameter, name in zip(parameters, names, strict=True):
         by_name.setdefault(parameter.name, name)
     listed = [each for each in parameters if not isinstance(each.domain, Range)]
-    encoded = {each.name for each in listed if _is_encoded(_values(each.domain))}
+    encoded = {each.name for each in listed if _is_encoded(list_values(each.domain))}
     fields = []
     for parameter, name in zip(parameters, names, strict=True):
         when = {
             by_name.get(parent, parent): [_plain(value, encoded=parent in encoded) for value in values]
             for parent, values in parameter.when.items()
         }
+        held = {
+            by_name.get(parent, parent): [json.dumps(value) if parent in encoded else value for value in values]
+            for parent, values in parameter.when.items()
+        }
         try:
-            fields.append(replace(_make_field(parameter, name, when), when=when))
+            fields.append(replace(_make_field(parameter, name, when), when=held))
         except (ConfigError, DefinitionError) as error:
             raise DefinitionError(f"{parameter.name}: {error}") from error
     return fields
 
 
-# Names.
-
-
-def _own_words(search: ForeignSearch) -> set[str]:
-    """Return the names that are never ours here, because they would end a loop early.
-
-    A `patience` may be a schedule's, and the `epochs` of another kind of learning passes over something else.
-    """
-    return {"patience", "epochs"} if name_other_learning(search) else {"patience"}
-
-
-def _name_fields(parameters: Sequence[ForeignParameter], own: Container[str]) -> list[str]:
-    """Return an identifier for each parameter: `dqn.epsilon` is dqn_epsilon; no two are alike, and none is taken."""
-    names: list[str] = []
-    for parameter in parameters:
-        name = _identifier("_".join(parameter.path))
-        if (
-            keyword.iskeyword(name)
-            or name in TAKEN
-            or (is_shared(name) and (name in own or not _is_shared_one(parameter, name)))
-        ):
-            name += "_"
-        plain, number = name, 2
-        while name in names:
-            name, number = f"{plain}_{number}", number + 1
-        names.append(name)
-    return names
-
-
-def _identifier(text: str) -> str:
-    name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in text).strip("_")
-    return name if name and not name[0].isdigit() and not name.startswith("model_") else f"p_{name}"
-
-
-def _is_shared_one(parameter: ForeignParameter, name: str) -> bool:
-    """Return whether a parameter can be our shared one of its name: always in effect, and of the same type and bounds.
-
-    Such are epochs, batch_size, learning_rate and seed. A momentum would only exist under some optimizers of ours.
-    """
-    ours = all_parameters()[name]
-    if len(parameter.path) > 1 or ours.effect is not ALWAYS or name in ("model", "optimizer", "loss") or parameter.when:
-        return False
-    if parameter.expression:
-        return False
-    if ours.kind not in (int, float) or ours.optional:
-        return False
-    domain = parameter.domain
-    values = [domain.low, domain.high] if isinstance(domain, Range) else _values(domain)
-    if isinstance(domain, Range) and (domain.integer != (ours.kind is int)):
-        return False
-    return all(_is_valid(ours, value) for value in values)
-
-
-def _is_valid(ours: Parameter, value: Any) -> bool:
-    try:
-        ours.check(value)
-    except ConfigError:
-        return False
-    return True
+def longest_epochs(fields: Sequence[LoopField]) -> int | None:
+    """Return the largest number of epochs that a trial can have; None where the file does not say how many."""
+    for each in fields:
+        if each.name == "epochs":
+            domain = each.theirs.domain
+            return int(domain.high if isinstance(domain, Range) else max(list_values(domain)))
+    return None
 
 
 def find_places(fields: Sequence[LoopField], key: str) -> dict[str, tuple[str, ...]]:
@@ -160,12 +108,6 @@ def find_places(fields: Sequence[LoopField], key: str) -> dict[str, tuple[str, .
 # Types and domains.
 
 
-def _values(domain: ForeignDomain) -> list[Any]:
-    if isinstance(domain, Range | Computed):
-        return []
-    return [domain.value] if isinstance(domain, Constant) else list(domain.values)
-
-
 def _make_field(parameter: ForeignParameter, name: str, when: dict[str, Any]) -> LoopField:
     domain, shared = parameter.domain, is_shared(name)
     condition = {parent: values[0] if len(values) == 1 else values for parent, values in when.items()}
@@ -175,7 +117,7 @@ def _make_field(parameter: ForeignParameter, name: str, when: dict[str, Any]) ->
         if shared and all_parameters()[name].kind is float:
             kind = "float"
         return LoopField(name, parameter, kind, value, shared, note=_join(parameter.note, note))
-    values = _values(domain)
+    values = list_values(domain)
     encoded = _is_encoded(values)
     if encoded:
         values = [json.dumps(value) for value in values]
@@ -227,11 +169,22 @@ def _write_range(domain: Range, suffix: str) -> tuple[str, str, str]:
 
 
 def _is_encoded(values: Sequence[Any]) -> bool:
-    """Return whether values have no common type that a parameter can have: tables, or a text beside a number."""
+    """Return whether values are none that a parameter can have: tables, infinities, or a text beside a number."""
+    if not all(map(_is_storable, values)):
+        return True
     kinds = {_kind(value) for value in values if value is not None}
     if not kinds or kinds in ({int, float}, {bool}, {int}, {float}, {list}):
         return not kinds or (kinds == {list} and any(_holds_none(value) for value in values))
     return kinds != {str} or (None in values and "none" in values)
+
+
+def _is_storable(value: Any) -> bool:
+    """Return whether the numbers in a value are finite, and of 64 bits where they are whole."""
+    if isinstance(value, list):
+        return all(map(_is_storable, value))
+    return not isinstance(value, int | float) or (
+        math.isfinite(value) if isinstance(value, float) else -(2**63) <= value < 2**63
+    )
 
 
 def _holds_none(value: Any) -> bool:
@@ -279,7 +232,7 @@ def _join(*notes: str) -> str:
 def write(value: Any) -> str:
     """Return a value as Python writes it, texts in double quotes."""
     if isinstance(value, str):
-        return json.dumps(value)
+        return json.dumps(value) if max(value, default="") <= "\uffff" else repr(value)  # JSON has surrogates then
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
     if isinstance(value, dict):

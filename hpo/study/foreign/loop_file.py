@@ -10,6 +10,7 @@ import keyword
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hpo.config import registry
@@ -18,10 +19,18 @@ from hpo.config.choices import Direction
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DefinitionError, RequestError
 from hpo.study.foreign.imported import ImportedStudy, ImportOptions, comment, name_study
-from hpo.study.foreign.loop_fields import LoopField, find_places, iterate_lines, make_fields, write
+from hpo.study.foreign.loop_fields import (
+    LoopField,
+    find_places,
+    iterate_lines,
+    longest_epochs,
+    make_fields,
+    write,
+)
+from hpo.study.foreign.loop_names import list_lengths
 from hpo.study.foreign.readers import read_search
-from hpo.study.foreign.search import Computed, ForeignSearch, Goal
-from hpo.study.foreign.trials import WARMUPS, add_trials
+from hpo.study.foreign.search import Computed, ForeignSearch, Goal, Range
+from hpo.study.foreign.trials import add_trials, note_idle_pruner
 from hpo.utils.text import shorten
 
 __all__ = ["import_loop"]
@@ -45,7 +54,8 @@ def import_loop(path: Path, loop: Path, options: ImportOptions) -> ImportedStudy
             "--loop keeps every parameter as it is: --rename, --leave-out and --set are for imports without"
         )
     importable = loop.stem.isidentifier() and not keyword.iskeyword(loop.stem)
-    if not importable or loop.suffix != ".py" or loop.stem in sys.stdlib_module_names:
+    taken = loop.stem in {*sys.stdlib_module_names, "hpo", "pydantic"}  # which the file itself imports
+    if not importable or loop.suffix != ".py" or taken:
         raise RequestError(
             f"--loop {loop}: must be the path of a Python file whose name can be imported and is none of Python's own "
             "modules, as sweep_loop.py"
@@ -60,9 +70,14 @@ def import_loop(path: Path, loop: Path, options: ImportOptions) -> ImportedStudy
 
 
 def _make_loop(search: ForeignSearch, source: str, name: str, options: ImportOptions) -> ImportedStudy:
+    possible = [each for each in search.parameters if all(each.when.values())]
+    never = [each.name for each in search.parameters if each not in possible]
+    search = replace(search, parameters=tuple(possible))
     fields = make_fields(search)
-    count = len(search.parameters)
+    _check_grid(search)
+    count = len(possible)
     study = ImportedStudy(search.tool, notes=list(search.notes), about=search.about, kept=count, total=count)
+    study.notes += [f"{name}: left out: none of the values that decide on it lets it exist" for name in never]
     table = study.table
     if (named := name_study(search)) is not None:
         table["name"] = named
@@ -76,11 +91,10 @@ def _make_loop(search: ForeignSearch, source: str, name: str, options: ImportOpt
     add_trials(study, search)
     constants = {each.name: each.constant for each in fields if each.shared and not each.value}
     table["parameters"] = {"model": name, **constants}
-    if not any(each.name == "epochs" for each in fields):
+    longest = longest_epochs(fields)
+    if longest is None:
         table["parameters"]["epochs"] = TrialConfig().epochs
-        study.notes.append(
-            f"it has no epochs: trial.epochs() counts the {TrialConfig().epochs} of the study file; change them there"
-        )
+        study.notes.append(_explain_epochs(search))
     study.mappings = [f"{each.theirs.name} -> {each.name}" for each in fields if each.theirs.name != each.name]
     study.notes += [f"{each.theirs.name}: {each.note}" for each in fields if each.note]
     study.notes += [
@@ -88,9 +102,24 @@ def _make_loop(search: ForeignSearch, source: str, name: str, options: ImportOpt
         for each in search.parameters
         if isinstance(each.domain, Computed) and each.domain.problem
     ]
-    _note_pruner(study, fields)
+    note_idle_pruner(study, longest or TrialConfig().epochs)
     study.loop = "\n".join(_write(search, source, name, fields, metrics)) + "\n"
     return study
+
+
+def _check_grid(search: ForeignSearch) -> None:
+    """Refuse a grid over what cannot be counted, which no study could run.
+
+    Raises:
+        DefinitionError: names the parameter and its range.
+    """
+    for each in search.parameters if search.method == "grid" else ():
+        domain = each.domain
+        if isinstance(domain, Range) and domain.step is None and not domain.integer and domain.low < domain.high:
+            raise DefinitionError(
+                f"{each.name}: the search is a grid, but {domain.low:g} to {domain.high:g} has no steps; "
+                "list its values in the file, or give the search another method"
+            )
 
 
 def _name_metrics(search: ForeignSearch, study: ImportedStudy) -> list[Goal]:
@@ -116,20 +145,17 @@ def _name_metric(theirs: str, direction: Direction) -> str:
     name = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in theirs).strip("_") or "metric"
     name = f"m_{name}" if name[0].isdigit() else name
     builtin = BUILTIN_METRICS.get(name)
-    return f"{name}_" if builtin is not None and builtin.direction != direction else name
+    other = builtin is not None and builtin.direction != direction
+    return f"{name}_" if other or keyword.iskeyword(name) or name == "step" else name  # which report() has
 
 
-def _note_pruner(study: ImportedStudy, fields: Sequence[LoopField]) -> None:
-    """Say that a pruner never prunes, where the epochs are constant and end before it may."""
-    epochs = next((each.constant for each in fields if each.name == "epochs" and each.constant is not None), None)
-    pruner = study.table["pruner"]
-    options = pruner if isinstance(pruner, dict) else {"name": pruner}
-    warmup = WARMUPS.get(str(options["name"]))
-    if epochs is None or warmup is None:
-        return
-    first = options.get(warmup[0], warmup[1])
-    if first >= epochs:
-        study.notes.append(f"the pruner never prunes: it begins at epoch {first}, and a trial has {epochs} epochs")
+def _explain_epochs(search: ForeignSearch) -> str:
+    """Say which epochs a loop counts where the file has none, or none that are certainly those."""
+    counts = f"trial.epochs() counts the {TrialConfig().epochs} of the study file"
+    if not (lengths := list_lengths(search)):
+        return f"it has no epochs: {counts}; change them there"
+    names = ", ".join(each.name for each in lengths)
+    return f"{counts}, not {names}; where that is the length of a trial, replace trial.epochs() by a loop of your own"
 
 
 # The Python file.
@@ -213,8 +239,8 @@ def as_parameters(written: dict[str, Any]) -> dict[str, Any]:
     for name, path in PATHS.items():
         value: Any = written
         for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value is not None:
+            value = value.get(key, MISSING) if isinstance(value, dict) else MISSING
+        if value is not MISSING:
             parameters[name] = {encoded}
     return {returned}
 """
@@ -235,7 +261,7 @@ def _write_names(fields: Sequence[LoopField], own_key: str) -> Iterator[str]:
     conditions = {each.name: each.when for each in fields if each.when}
     yield "# Where each parameter stands in the file's own configuration."
     places = find_places(fields, own_key)
-    yield "PATHS = {"
+    yield "PATHS: dict[str, tuple[str, ...]] = {"
     for each in fields:
         place = places[each.name]
         reason = comment(f"{each.theirs.name} itself, which is a table of others, too")
@@ -243,9 +269,10 @@ def _write_names(fields: Sequence[LoopField], own_key: str) -> Iterator[str]:
     yield "}"
     if conditions:
         yield "# The values of others under which a parameter exists."
-        yield "CONDITIONS = {"
+        yield "CONDITIONS: dict[str, dict[str, list[Any]]] = {"
         yield from (f"    {write(name)}: {write(dict(when))}," for name, when in conditions.items())
         yield "}"
+    yield "MISSING = object()"
     if encoded:
         yield f"ENCODED = {write(encoded)}  # whose values are texts that hold JSON"
     yield ""

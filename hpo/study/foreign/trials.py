@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpo.space.space import Space
-from hpo.study.definition import longest_epochs
 from hpo.study.foreign.imported import ImportedStudy
 from hpo.study.foreign.search import ForeignSearch
 from hpo.study.input.study_file import DEFAULT_TRIALS
@@ -44,13 +42,13 @@ def add_trials(study: ImportedStudy, search: ForeignSearch) -> None:
         study.notes.append("its pruner is left out: a study of several objectives has none")
 
 
-def note_idle_pruner(study: ImportedStudy, space: Space) -> None:
-    """Say that a pruner never prunes, where the trials end before it may."""
+def note_idle_pruner(study: ImportedStudy, epochs: int) -> None:
+    """Say that a pruner never prunes, where trials of at most so many epochs end before it may."""
     pruner = study.table["pruner"]
     options = pruner if isinstance(pruner, Mapping) else {"name": pruner}
     if (warmup := WARMUPS.get(str(options["name"]))) is None:
         return
-    first, epochs = options.get(warmup[0], warmup[1]), longest_epochs(space)
+    first = options.get(warmup[0], warmup[1])
     if first >= epochs:
         study.notes.append(
             f"the pruner never prunes: it begins at epoch {first}, and a trial has {epochs} epochs; set more epochs, "
