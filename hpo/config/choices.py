@@ -60,6 +60,7 @@ class Optimizer:
             a rate that may differ by layer.
         signs: whether only the signs of the gradient's numbers count, so that clipping it changes nothing.
         averages: whether it averages weights by itself, with which models are then evaluated.
+        keeps_rate: whether only the learning rate of the first step counts, so that no schedule has an effect.
         extra: the extra of this package that installs the optimizer's own; empty where torch, or we, have it.
     """
 
@@ -70,6 +71,7 @@ class Optimizer:
     first_order: bool = True
     signs: bool = False
     averages: bool = False
+    keeps_rate: bool = False
     extra: str = ""
 
     def takes(self, parameter: str) -> bool:
@@ -80,6 +82,8 @@ class Optimizer:
             return self.first_order
         if parameter == "weight_averaging":
             return not self.averages
+        if parameter == "schedule":
+            return not self.keeps_rate
         return any(parameter in ((names,) if isinstance(names, str) else names) for names in self.arguments.values())
 
 
@@ -125,7 +129,13 @@ OPTIMIZERS: Mapping[str, Optimizer] = MappingProxyType(
             defaults={"learning_rate": 0.01},
             averages=True,
         ),
-        "rprop": Optimizer("torch.optim.Rprop", {"lr": "learning_rate"}, defaults={"learning_rate": 0.01}, signs=True),
+        "rprop": Optimizer(
+            "torch.optim.Rprop",
+            {"lr": "learning_rate"},
+            defaults={"learning_rate": 0.01},
+            signs=True,
+            keeps_rate=True,
+        ),
         "lion": Optimizer(
             "hpo.training.optimizers.Lion",
             {"lr": "learning_rate", "betas": ("beta1", "beta2"), "weight_decay": "weight_decay"},

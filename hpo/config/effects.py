@@ -128,8 +128,12 @@ def when_augmented_by(name: str) -> Effect:
 
 def when_optimizer_takes(name: str) -> Effect:
     """Return the effect of a parameter that some optimizers take."""
-    takers = ", ".join(key for key, optimizer in OPTIMIZERS.items() if optimizer.takes(name))
-    return Effect(f"optimizer is one of {takers}", ("optimizer",), lambda v, _: OPTIMIZERS[v["optimizer"]].takes(name))
+    takers = [key for key, optimizer in OPTIMIZERS.items() if optimizer.takes(name)]
+    others = [key for key in OPTIMIZERS if key not in takers]
+    text = f"optimizer is one of {', '.join(takers)}"
+    if len(others) <= 2:
+        text = f"optimizer is {'not' if len(others) == 1 else 'neither'} {' nor '.join(others)}"
+    return Effect(text, ("optimizer",), lambda v, _: OPTIMIZERS[v["optimizer"]].takes(name))
 
 
 def when_weights_are_averaged(kind: str) -> Effect:
@@ -170,11 +174,14 @@ def when_warmed_up_by(*others: str) -> Effect:
     """Return the effect of a length of the warm-up: the schedule has one, and it is not given in another unit."""
 
     def holds(values: Values, _: Models) -> bool:
-        return SCHEDULES[values["schedule"]].takes_warmup and all(values[other] is None for other in others)
+        optimizer, schedule = OPTIMIZERS[values["optimizer"]], SCHEDULES[values["schedule"]]
+        warms = optimizer.takes("schedule") and schedule.takes_warmup
+        return warms and all(values[other] is None for other in others)
 
     text = f", and neither {' nor '.join(others)} is given" if len(others) > 1 else ""
     text = f", and {others[0]} is not given" if len(others) == 1 else text
-    return Effect(f"the schedule is not one_cycle{text}", ("schedule", *others), holds)
+    text = f"the optimizer follows a schedule, which is not one_cycle{text}"
+    return Effect(text, ("optimizer", "schedule", *others), holds)
 
 
 def _takes_final(values: Values, name: str) -> bool:

@@ -51,6 +51,8 @@ __all__ = [
 ]
 
 SEEDS = ("seed", "split_seed", "init_seed", "order_seed")
+# What a configuration has whose optimizer follows no schedule, whatever else it is given.
+UNSCHEDULED = {"schedule": "constant", "warmup": 0.0, "warmup_steps": None, "warmup_epochs": None}
 
 
 class TrialConfig(
@@ -95,6 +97,8 @@ class TrialConfig(
         for name, default in OPTIMIZERS[resolved["optimizer"]].defaults.items():
             if name not in values and table[name].domain is None:  # a model's own default counts before
                 resolved[name] = default
+        if not OPTIMIZERS[resolved["optimizer"]].takes("schedule"):
+            resolved |= UNSCHEDULED
         if resolved["gamma"] is None:
             resolved["gamma"] = SCHEDULES[resolved["schedule"]].defaults.get("gamma")
         if "loss" not in values:

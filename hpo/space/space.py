@@ -359,7 +359,7 @@ class Space:
                 ):
                     gaps.setdefault(name, values)
         lines = [
-            f"{name} has no effect in this space and is left out"
+            f"{name} has no effect in this space and is left out{self._explain_effect(name)}"
             for name in self.domains
             if name not in used | set(gaps)
         ]
@@ -369,3 +369,8 @@ class Space:
             default = OPTIMIZERS[str((self._defaults | values)["optimizer"])].defaults.get(name, self._defaults[name])
             lines.append(f"{name}: no condition holds where {case}; its default {default} is used there")
         return lines
+
+    def _explain_effect(self, name: str) -> str:
+        """Say where a parameter would have an effect, unless its own conditions alone decide that."""
+        effect = self.table[name].effect
+        return f"; it has one where {effect.text}" if effect.parents else ""

@@ -124,6 +124,12 @@ def test_a_configuration_without_them_is_what_it_was() -> None:
         ({"schedule": "cosine", "gamma": 0.5, "step_epochs": 1}, {"gamma", "step_epochs", "restart_factor"}),
         ({"min_delta": 0.1}, {"min_delta"}),
         ({"optimizer": "lbfgs", "gradient_accumulation": 4}, {"gradient_accumulation"}),
+        (
+            {"optimizer": "rprop", "schedule": "cosine", "warmup": 0.1},
+            {"schedule", "warmup", "final_learning_rate_ratio"},
+        ),
+        ({"optimizer": "rprop", "schedule": "step"}, {"schedule", "step_epochs", "gamma"}),
+        ({"optimizer": "rprop", "schedule": "reduce_on_plateau"}, {"plateau_patience", "min_delta", "warmup_steps"}),
         ({"loss": "mse"}, {"label_smoothing"}),
     ],
 )

@@ -187,7 +187,50 @@ def test_alternatives_are_parameters_of_their_own() -> None:
 
 
 def test_a_parameter_without_effect_is_said() -> None:
-    assert Space(channels=[8, 16]).notices() == ["channels has no effect in this space and is left out"]
+    assert Space(channels=[8, 16]).notices() == [
+        "channels has no effect in this space and is left out; it has one where the model uses it, block_channels is "
+        "not given"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            {"warmup": 0.1, "warmup_epochs": 2},
+            "warmup has no effect in this space and is left out; it has one where the optimizer follows a schedule, "
+            "which is not one_cycle, and neither warmup_steps nor warmup_epochs is given",
+        ),
+        (
+            {"final_learning_rate": 0.1, "final_learning_rate_ratio": 0.1, "schedule": "cosine"},
+            "final_learning_rate_ratio has no effect in this space and is left out; it has one where the schedule "
+            "decays to it, and final_learning_rate is not given",
+        ),
+        (
+            {"optimizer": "rprop", "schedule": ["constant", "cosine"]},
+            "schedule has no effect in this space and is left out; it has one where optimizer is not rprop",
+        ),
+        (
+            {"optimizer": "lbfgs", "gradient_clip": [0.0, 1.0]},
+            "gradient_clip has no effect in this space and is left out; it has one where optimizer is neither lbfgs "
+            "nor rprop",
+        ),
+        (
+            {"epochs": [1, 2], "seed": {"value": 3, "when": {"epochs": 5}}},
+            "seed has no effect in this space and is left out",
+        ),
+    ],
+)
+def test_what_would_give_a_parameter_its_effect_is_said(given: dict[str, Any], line: str) -> None:
+    assert Space(given).notices() == [line]
+
+
+def test_no_schedule_is_sampled_under_rprop() -> None:
+    space = Space(optimizer=["rprop", "sgd"], schedule=["constant", "step"], step_epochs=[1, 2], warmup=[0.0, 0.1])
+    assert [len(point) for point in space.grid()].count(1) == 1  # of rprop the optimizer alone
+    assert space.grid_size() == len(list(space.grid())) == 1 + 2 + 2 * 2
+    stored = {"optimizer": "rprop", "schedule": "step", "step_epochs": 2, "warmup": 0.1}
+    assert space.values(stored) == {"optimizer": "rprop"}  # of a trial from before
 
 
 def test_a_model_that_varies_brings_its_own_parameters() -> None:

@@ -53,6 +53,14 @@ def test_formula(name, warmup):
             assert got == pytest.approx(FORMULAS[name](0.1, 0.002, (step - rising) / (40 - rising)), rel=1e-12)
 
 
+@pytest.mark.parametrize("warmup", [{}, {"warmup": 0.5}, {"warmup_steps": 7}, {"warmup_epochs": 2}])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_rprop_keeps_its_rate(name, warmup):
+    config = TrialConfig(optimizer="rprop", schedule=name, learning_rate=0.1, epochs=5, **warmup)
+    assert epoch_rates(config, range(40), 40) == [rate_at(config, step, 40) for step in range(40)] == [0.1] * 40
+    assert not config.rates_depend_on_epochs
+
+
 # Torch's schedulers: one call of `step` an epoch, or a step.
 
 EPOCHS, STEPS = 11, 4

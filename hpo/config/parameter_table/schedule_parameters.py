@@ -10,6 +10,7 @@ from hpo.config.choices import SCHEDULES
 from hpo.config.effects import (
     WHEN_RATIO_DECIDES,
     WHEN_SCHEDULE_HAS_FINAL_RATE,
+    when_optimizer_takes,
     when_schedule_takes,
     when_warmed_up_by,
 )
@@ -26,6 +27,7 @@ class ScheduleParameters(BaseModel):
         AllowedNames(tuple(SCHEDULES)),
         Field(description="change of the learning rate from step to step"),
         Group("schedule"),
+        when_optimizer_takes("schedule"),
     ] = "constant"
     gamma: Annotated[
         float | None,
