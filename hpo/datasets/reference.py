@@ -56,6 +56,7 @@ class DatasetReference(BaseModel):
         task: what is predicted.
         output_names: see `hpo.datasets.Dataset`.
         outer: the outer fold that is left out, and is the test set; None of the whole data set.
+        own_validation: whether a file brings validation samples of its own; known at the launch and not stored.
         notes: remarks on what was guessed or left out, said at the launch and not stored.
     """
 
@@ -70,6 +71,7 @@ class DatasetReference(BaseModel):
     task: Task = "classification"
     output_names: tuple[str, ...] = ()
     outer: OuterFold | None = None
+    own_validation: bool = Field(False, exclude=True)
     notes: tuple[str, ...] = Field((), exclude=True)
 
     def __eq__(self, other: object) -> bool:
@@ -181,6 +183,7 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
         source=source,
         task=task,
         output_names=tuple(dataset.output_names)[:MOST_NAMES],
+        own_validation=dataset.validation is not None,
         notes=(*dataset.notes, *(() if dataset.test is not None else (NO_TEST_NOTE,))),
     )
 

@@ -36,6 +36,7 @@ from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.objective_function import ObjectiveFunction, is_function
 from hpo.execution.optimizer_notices import explain_optimizers
 from hpo.execution.threads import choose_threads
+from hpo.execution.training_notices import explain_training
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
@@ -130,7 +131,7 @@ def plan_launch(
         study = FIRST
         first.append(f"no study, space or parameters are given: it is the template {FIRST}")
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
-        return _add_code_notices(_add_optimizer_notices(existing), storage)
+        return _add_code_notices(_add_training_notices(existing), storage)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
     _check_library_models(plan.definition)
     if keys.get("trials") is not None and (stored := find_study(plan.name, storage)) is not None:
@@ -140,7 +141,7 @@ def plan_launch(
     plan = replace(
         plan, notices=(*first, *_describe_data(study, plan.definition, keys, parameters or {}), *plan.notices)
     )
-    return _add_code_notices(_add_optimizer_notices(_add_repeat_notices(plan)), storage)
+    return _add_code_notices(_add_training_notices(_add_repeat_notices(plan)), storage)
 
 
 def _check_library_models(definition: Definition) -> None:
@@ -240,9 +241,10 @@ def _add_repeat_notices(plan: LaunchPlan) -> LaunchPlan:
     return replace(plan, notices=(*plan.notices, *more))
 
 
-def _add_optimizer_notices(plan: LaunchPlan) -> LaunchPlan:
-    """Return the plan with notices of what its optimizers need, or keep from."""
-    return replace(plan, notices=(*plan.notices, *explain_optimizers(plan.definition, plan.budget.trials)))
+def _add_training_notices(plan: LaunchPlan) -> LaunchPlan:
+    """Return the plan with notices of what its optimizers need, or keep from, and of options that change nothing."""
+    optimizers = explain_optimizers(plan.definition, plan.budget.trials)
+    return replace(plan, notices=(*plan.notices, *optimizers, *explain_training(plan.definition)))
 
 
 def resume_plan(

@@ -15,7 +15,7 @@ from hpo.config.registry import Direction
 from hpo.config.trial_config import TrialConfig
 from hpo.training.stagnation import count_falls
 
-__all__ = ["epoch_rates", "falls_so_far", "rate_at", "rate_key"]
+__all__ = ["epoch_rates", "falls_so_far", "plateau_patience", "rate_at", "rate_key"]
 
 
 def rate_at(config: TrialConfig, step: int, steps: int, falls: int = 0) -> float:
@@ -65,9 +65,13 @@ def falls_so_far(config: TrialConfig, rows: Iterable[Mapping[str, float]], monit
         return 0
     if monitor == "epoch":
         monitor, direction = "train_loss", "minimize"
-    patience = -(-config.epochs // 10) if config.plateau_patience is None else config.plateau_patience
     values = (row[monitor] for row in rows if monitor in row)
-    return count_falls(values, direction, config.min_delta or 0.0, patience)
+    return count_falls(values, direction, config.min_delta or 0.0, plateau_patience(config))
+
+
+def plateau_patience(config: TrialConfig) -> int:
+    """Return the epochs without an improvement that `reduce_on_plateau` allows."""
+    return -(-config.epochs // 10) if config.plateau_patience is None else config.plateau_patience
 
 
 def rate_key(config: TrialConfig) -> Hashable | None:
