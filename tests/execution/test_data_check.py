@@ -18,6 +18,7 @@ from hpo.errors import DataError, RequestError
 from hpo.execution import data_check
 from hpo.execution.backends import live_progress
 from hpo.execution.data_check import check_data
+from hpo.execution.launch import plan_launch
 from hpo.execution.sanity_check import check_study
 from hpo.report.checks.run import run_checks
 from hpo.report.data.results import read_results
@@ -195,19 +196,71 @@ def own_data(**more: Any) -> None:
             {"resplit": "per_trial"},
             "resplit = 'per_trial': own has validation samples",
         ),
+        (
+            {"validation": (X[:5], Y[:5])},
+            {"parameters": {"validation": {"low": 0.1, "high": 0.6}}},
+            "validation: is searched, but has no effect, for own brings validation samples of its own; leave it out",
+        ),
+        ({"validation": (X[:5], Y[:5])}, {"parameters": {"split_seed": [1, 2]}}, "split_seed: is searched, but has no"),
     ],
 )
 def test_data_that_cannot_be_divided_end_the_worker_before_a_trial(
     tmp_path: Path, more: dict[str, Any], keys: dict[str, Any], line: str
 ) -> None:
     own_data(**more)
-    study = make(tmp_path, "own", parameters={"widths": "8", "epochs": 1}, **keys)
+    study = make(tmp_path, "own", **{"parameters": {"widths": "8", "epochs": 1}, **keys})
     with pytest.raises(RequestError) as caught:
         make_worker(study)
     assert str(caught.value).startswith(line)
     with pytest.raises(RequestError) as caught:
         check_study(study.definition)
     assert str(caught.value).startswith(line)
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, study: Study) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="hpo.execution.worker"):
+        make_worker(study)
+    return [line for record in caplog.records if not (line := record.getMessage()).startswith("data: ")]
+
+
+def test_what_the_data_leave_without_effect_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own_data(validation=(X[:50], Y[:50]))
+    fixed = {"widths": "8", "epochs": 1, "validation": 0.5}
+    study = make(tmp_path, "own", name="fixed", parameters=fixed)
+    line = "validation = 0.5 has no effect, for own brings validation samples of its own"
+    assert warnings_of(caplog, study) == [line]
+    assert check_study(study.definition)
+    assert warnings_of(caplog, make(tmp_path, "own", name="plain", parameters={"widths": "8", "epochs": 1})) == []
+    divided = {"widths": "8", "epochs": 1, "validation": [0.2, 0.5]}  # of the training samples
+    assert line not in warnings_of(caplog, make(tmp_path, "own", name="divided", parameters=divided, holdout=2))
+
+
+def test_the_size_of_batches_is_not_searched_where_the_data_are_batches(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    @hpo.dataset("own")
+    def own() -> hpo.Dataset:
+        return hpo.Dataset([(X, Y)], classes=2, validation=(X, Y))
+
+    parameters = {"widths": "8", "epochs": 1, "batch_size": [8, 16]}
+    with pytest.raises(RequestError, match=r"^batch_size: is searched, but has no effect, for own brings batches"):
+        make_worker(make(tmp_path, "own", name="searched", parameters=parameters))
+    study = make(tmp_path, "own", name="fixed", parameters={**parameters, "batch_size": 8})
+    assert warnings_of(caplog, study) == ["batch_size = 8 has no effect, for own brings batches of its own"]
+
+
+def test_a_launch_knows_whether_a_file_brings_validation_samples(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.savez(tmp_path / "own.npz", x_train=X, y_train=Y, x_val=X[:50], y_val=Y[:50], x_test=X[:9], y_test=Y[:9])
+    keys = {"name": "own", "dataset": str(tmp_path / "own.npz"), "sampler": "random", "trials": 1}
+    fixed = {"widths": "8", "epochs": 1, "validation": 0.5}
+    plan = plan_launch(None, **keys, parameters=fixed)
+    assert [line for line in plan.notices if line.startswith("validation = 0.5 has no effect, for ")]
+    assert warnings_of(caplog, plan.create(f"sqlite:///{tmp_path}/one.db")) == []  # it has been said
+    with pytest.raises(RequestError, match=r"^validation: is searched, but has no effect, for .*own\.npz brings"):
+        plan_launch(None, **keys, parameters={**fixed, "validation": [0.1, 0.6]})
 
 
 def test_batches_are_not_divided(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""Parameters that a data set leaves without an effect, for it brings validation samples, or batches, of its own."""
+
+from __future__ import annotations
+
+from hpo.config.values import Value, spell_value
+from hpo.errors import ConfigError
+from hpo.space.domains import Choices, Domain, Range
+from hpo.study import Definition
+
+__all__ = ["check_data_parameters"]
+
+
+def check_data_parameters(definition: Definition, *, own_validation: bool, batches: bool = False) -> list[str]:
+    """Refuse a search over what the data set leaves without an effect; return a line for each that is a constant.
+
+    A training loop of the user's own may do with them what it likes.
+
+    Args:
+        definition: of the study.
+        own_validation: whether the data set brings validation samples.
+        batches: whether its training data are batches.
+
+    Raises:
+        ConfigError: such a parameter is searched; each of its trials would be the same as others.
+    """
+    space = definition.space
+    if any(space.registered.get(model).loop for model in space.models):
+        return []
+    own_validation &= definition.fits[0].division is None  # which leaves its validation samples out
+    whys = dict.fromkeys(("validation", "split_seed"), "validation samples of its own") if own_validation else {}
+    whys |= {"batch_size": "batches of its own"} if batches else {}
+    lines = []
+    for name, why in whys.items():
+        values = {value for domain in space.domains.get(name, ()) for value in _list_bounds(domain)}
+        if name == "validation":
+            values.discard(0)  # which trains on them too
+        if len(values) > 1:
+            raise ConfigError(
+                f"{name}: is searched, but has no effect, for {definition.dataset.name} brings {why}; leave it out"
+            )
+        lines += [
+            f"{name} = {spell_value(value)} has no effect, for {definition.dataset.name} brings {why}"
+            for value in values
+        ]
+    return lines
+
+
+def _list_bounds(domain: Domain) -> tuple[Value, ...]:
+    """Return the choices of a domain, or its bounds."""
+    if isinstance(domain, Range):
+        return domain.low, domain.high
+    return domain.values if isinstance(domain, Choices) else (domain.at(0),)
