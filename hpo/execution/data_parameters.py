@@ -11,9 +11,10 @@ __all__ = ["check_data_parameters"]
 
 
 def check_data_parameters(definition: Definition, *, own_validation: bool, batches: bool = False) -> list[str]:
-    """Refuse a search over what the data set leaves without an effect; return a line for each that is a constant.
+    """Refuse a search over a split that the data set leaves without an effect; return a line for each other parameter.
 
-    A training loop of the user's own may do with them what it likes.
+    A search over the size of batches is not refused, for most templates have one. A training loop of the user's own may
+    do with them what it likes.
 
     Args:
         definition: of the study.
@@ -21,7 +22,7 @@ def check_data_parameters(definition: Definition, *, own_validation: bool, batch
         batches: whether its training data are batches.
 
     Raises:
-        ConfigError: such a parameter is searched; each of its trials would be the same as others.
+        ConfigError: trials that differ in such a split alone would be the same.
     """
     space = definition.space
     if any(space.registered.get(model).loop for model in space.models):
@@ -34,14 +35,12 @@ def check_data_parameters(definition: Definition, *, own_validation: bool, batch
         values = {value for domain in space.domains.get(name, ()) for value in _list_bounds(domain)}
         if name == "validation":
             values.discard(0)  # which trains on them too
-        if len(values) > 1:
-            raise ConfigError(
-                f"{name}: is searched, but has no effect, for {definition.dataset.name} brings {why}; leave it out"
-            )
-        lines += [
-            f"{name} = {spell_value(value)} has no effect, for {definition.dataset.name} brings {why}"
-            for value in values
-        ]
+        reason = f"has no effect, for {definition.dataset.name} brings {why}"
+        if len(values) > 1 and name != "batch_size":
+            raise ConfigError(f"{name}: is searched, but {reason}; leave it out")
+        if values:
+            given = f" = {spell_value(values.pop())}" if len(values) == 1 else " is searched, but"
+            lines.append(f"{name}{given} {reason}")
     return lines
 
 
