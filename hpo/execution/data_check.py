@@ -18,7 +18,7 @@ from hpo.datasets.file_digest import digest_file
 from hpo.datasets.fold_split import goes_by_time
 from hpo.datasets.readers import check_digest
 from hpo.errors import ConfigError, DataError, HpoError, RequestError
-from hpo.execution.data_parameters import check_data_parameters
+from hpo.execution.data_parameters import describe_data_parameters
 from hpo.study import Definition, Study
 from hpo.training.process_state import contain_user_code
 from hpo.utils.text import shorten, summarize_error
@@ -79,15 +79,14 @@ def check_divisions(definition: Definition, dataset: Dataset) -> None:
         dataset: its data set, as `hpo.datasets.load` returns it.
 
     Raises:
-        ConfigError: there are too few samples, or too few of a class; or each split would be the same; or what is
-            searched has no effect on these data.
+        ConfigError: there are too few samples, or too few of a class; or each split would be the same.
         DataError: there are too few groups or times, or none although folds go by them; or the data are batches.
     """
     resampling, division, name = definition.resampling, definition.fits[0].division, definition.dataset.name
     if definition.resplit == "per_trial":
         _check_resplit(dataset, name, divides=division is not None)
     own, batches = dataset.validation is not None, dataset.labels is None
-    lines = check_data_parameters(definition, own_validation=own, batches=batches)
+    lines = describe_data_parameters(definition, own_validation=own, batches=batches)
     if definition.dataset.samples is None:  # of others the launch has said it
         for line in lines:
             log.warning("%s", line)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 from hpo.config.values import Value, spell_value
-from hpo.errors import ConfigError
 from hpo.space.domains import Choices, Domain, Range
 from hpo.study import Definition
 
-__all__ = ["check_data_parameters"]
+__all__ = ["describe_data_parameters"]
 
 
-def check_data_parameters(definition: Definition, *, own_validation: bool, batches: bool = False) -> list[str]:
-    """Refuse a search over a split that the data set leaves without an effect; return a line for each other parameter.
+def describe_data_parameters(definition: Definition, *, own_validation: bool, batches: bool = False) -> list[str]:
+    """Return a line for each parameter of the space that the data set leaves without an effect.
 
-    A search over the size of batches is not refused, for most templates have one. A training loop of the user's own may
-    do with them what it likes.
+    A training loop of the user's own may do with them what it likes.
 
     Args:
         definition: of the study.
         own_validation: whether the data set brings validation samples.
         batches: whether its training data are batches.
-
-    Raises:
-        ConfigError: trials that differ in such a split alone would be the same.
     """
     space = definition.space
     if any(space.registered.get(model).loop for model in space.models):
@@ -35,12 +30,9 @@ def check_data_parameters(definition: Definition, *, own_validation: bool, batch
         values = {value for domain in space.domains.get(name, ()) for value in _list_bounds(domain)}
         if name == "validation":
             values.discard(0)  # which trains on them too
-        reason = f"has no effect, for {definition.dataset.name} brings {why}"
-        if len(values) > 1 and name != "batch_size":
-            raise ConfigError(f"{name}: is searched, but {reason}; leave it out")
         if values:
             given = f" = {spell_value(values.pop())}" if len(values) == 1 else " is searched, but"
-            lines.append(f"{name}{given} {reason}")
+            lines.append(f"{name}{given} has no effect, for {definition.dataset.name} brings {why}")
     return lines
 
 

@@ -31,7 +31,7 @@ from hpo.execution.backends.base import Backend
 from hpo.execution.backends.live_progress import watch_study
 from hpo.execution.backends.local import Local
 from hpo.execution.backends.process import find_refusal
-from hpo.execution.data_parameters import check_data_parameters
+from hpo.execution.data_parameters import describe_data_parameters
 from hpo.execution.loss import explain_loss
 from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.objective_function import ObjectiveFunction, is_function
@@ -135,7 +135,7 @@ def plan_launch(
         return _add_code_notices(_add_training_notices(existing), storage)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
     _check_library_models(plan.definition)
-    idle = check_data_parameters(plan.definition, own_validation=plan.definition.dataset.own_validation)
+    idle = describe_data_parameters(plan.definition, own_validation=plan.definition.dataset.own_validation)
     if keys.get("trials") is not None and (stored := find_study(plan.name, storage)) is not None:
         stored.check_growth(keys["trials"])
     if source is not None:
