@@ -206,9 +206,16 @@ def find_closest(name: str, valid: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def describe_unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """Return the message for an unknown name: the name, and the closest valid one or else all of them."""
+def describe_unknown(kind: str, name: str, valid: Iterable[str], known_as: str | None = None) -> str:
+    """Return the message for an unknown name: the name, and the closest valid one or else all of them.
+
+    Args:
+        kind: of what it names.
+        name: the unknown one.
+        valid: the names that there are.
+        known_as: the one among them that has the unknown name elsewhere, if that is known.
+    """
     valid = sorted(valid)
-    suggestion = find_closest(name, valid)
+    suggestion = known_as if known_as in valid else find_closest(name, valid)
     hint = f"did you mean '{suggestion}'?" if suggestion else f"valid: {', '.join(valid) or 'none'}"
     return f"unknown {kind} {name!r}; {hint}"

@@ -20,6 +20,7 @@ __all__ = [
     "VALUE_ALIASES",
     "canonical",
     "find_aliases",
+    "find_value_alias",
     "is_context",
 ]
 
@@ -139,6 +140,7 @@ NEAR_MISSES: Mapping[str, tuple[str | None, str]] = {
     "steps": (None, "it counts steps, or something else, and not passes over the data"),
     "iterations": (None, "it counts steps, or something else, and not passes over the data"),
     "maxsteps": (None, "it counts steps, or something else, and not passes over the data"),
+    "swalr": (None, "weight_averaging = 'swa' has no rate of its own; the schedule gives that of all epochs"),
     "perdevicetrainbatchsize": ("batch_size", "it is of one device, before accumulation"),
 }
 
@@ -215,6 +217,9 @@ VALUE_ALIASES: Mapping[str, Mapping[str, str]] = {
         "nag": "nesterov",
         "sgdnesterov": "nesterov",
         "nesterovacceleratedgradient": "nesterov",
+        "adamwschedulefree": "schedule_free_adamw",
+        "schedulefreeadam": "schedule_free_adamw",
+        "adamwsf": "schedule_free_adamw",
     },
     "activation": {
         "logistic": "sigmoid",
@@ -282,6 +287,12 @@ VALUE_ALIASES: Mapping[str, Mapping[str, str]] = {
     },
     "precision": {"fp32": "float32", "32": "float32", "bf16": "bfloat16", "fp16": "float16", "16": "float16"},
 }
+
+
+def find_value_alias(parameter: str, value: str) -> str | None:
+    """Return our name for another tool's value of a parameter of ours, or None."""
+    return VALUE_ALIASES.get(parameter, {}).get(canonical(value.rpartition(".")[2]))
+
 
 # By the canonical form of their name. All are of the validation set: a study never chooses by test data.
 METRIC_ALIASES: Mapping[str, str] = {

@@ -32,9 +32,9 @@ __all__ = ["NONE_DECLARED", "Declarations", "MetricDeclaration", "ModelDeclarati
 
 LONGEST = 1000  # declarations of a study, and parameters of a model
 KINDS = {kind.__name__: kind for kind in ARTICLES}
-# The first two follow from the model, and the last from the table; a regular expression of a database might be matched
-# for ever; and the type of a list is code: without it, any list is read.
-NOT_STORED = ("group", "effect", "pattern", "annotation", "implied")
+# The first two follow from the model, the form and the last from the table; a regular expression of a database might be
+# matched for ever; and the type of a list is code: without it, any list is read.
+NOT_STORED = ("group", "effect", "pattern", "form", "annotation", "implied")
 STORED = [each for each in fields(Parameter) if each.name not in NOT_STORED]
 
 

@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,10 @@ import annotated_types
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from hpo.config.aliases import find_aliases
+from hpo.config.aliases import NEAR_MISSES, canonical, find_aliases, find_value_alias
 from hpo.config.declared_domain import DeclaredDomain
 from hpo.config.effects import ALWAYS, Effect
+from hpo.config.forms import Form
 from hpo.config.values import OFF, Value, dump_list, load_list, spell_value
 from hpo.errors import ConfigError, describe_unknown
 from hpo.utils.text import shorten
@@ -26,7 +27,6 @@ __all__ = [
     "Group",
     "Implied",
     "Parameter",
-    "Separator",
     "Value",
     "parameter_from_field",
     "unknown_parameter",
@@ -45,13 +45,6 @@ class AllowedNames:
     """Valid values of a parameter whose values are names."""
 
     names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Separator:
-    """Text between the numbers or names of a list that is written as one text."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -77,9 +70,9 @@ class Parameter:
         high_open: whether `high` itself is invalid.
         choices: the valid values, if they can be listed.
         pattern: regular expression that a text must match.
+        form: form that a text must have.
         optional: whether None is valid.
         effect: when it matters.
-        separator: joins the numbers or names of a list that is given for a text.
         annotation: type of a list, such as `list[int]`.
         domain: the domain that its field declares, which contains all of its values.
         implied: whether its default goes without saying, so that configurations from before there was the parameter
@@ -99,7 +92,7 @@ class Parameter:
     pattern: str | None = None
     optional: bool = False
     effect: Effect = ALWAYS
-    separator: str | None = None
+    form: Form | None = None
     annotation: Any = list
     domain: DeclaredDomain | None = None
     implied: bool = False
@@ -112,6 +105,11 @@ class Parameter:
         bounded = typing.get_origin(self.annotation) is typing.Annotated
         annotation = typing.get_args(self.annotation)[0] if bounded else self.annotation
         return str(annotation) if typing.get_origin(annotation) else annotation.__name__
+
+    @property
+    def separator(self) -> str | None:
+        """Text that joins the numbers or names of a list that is given for a text; None where no list is."""
+        return None if self.form is None else self.form.separator
 
     @property
     def bounds(self) -> str:
@@ -144,6 +142,15 @@ class Parameter:
             raise ConfigError(f"{self.name} = {shorten(value)}: out of bounds, must be {self.domain.text}")
         return typed
 
+    def join(self, value: object) -> object:
+        """Return the text that a list of names or numbers stands for, if it is one, and other values as they are.
+
+        A list of names stands for a text only where one value is meant in any case, as within a list of choices.
+        """
+        if self.separator is None or not isinstance(value, list | tuple):
+            return value
+        return self.separator.join(map(str, value)) if all(isinstance(part, Value) for part in value) else value
+
     def load(self, value: Value) -> Any:
         """Return what a configuration has for a plain value: None, a list, or the value itself."""
         if self.is_off(value):
@@ -162,9 +169,14 @@ class Parameter:
 
     def _check_bounds(self, value: object, typed: Value) -> None:
         if self.choices and typed not in self.choices:
+            off = [OFF] if self.is_off(OFF) else []
+            valid, ours = [*map(str, self.choices), *off], find_value_alias(self.name, str(value))
             raise ConfigError(
-                f"{self.name} = {shorten(value)}: {describe_unknown('value', str(value), map(str, self.choices))}"
+                f"{self.name} = {shorten(value)}: {describe_unknown('value', str(value), valid, known_as=ours)}"
             )
+        if self.form is not None and (fault := self.form.find_fault(str(typed))):
+            off_too = "; none turns it off" if self.is_off(OFF) else ""
+            raise ConfigError(f"{self.name} = {shorten(value)}: {fault}{off_too}")
         if self.pattern and not re.fullmatch(self.pattern, str(typed)):
             raise ConfigError(
                 f"{self.name} = {shorten(value)}: does not have the form that the help describes: {self.help}"
@@ -175,8 +187,13 @@ class Parameter:
     def _convert(self, value: object) -> Value:
         if self.kind is list:
             return self._convert_list(value)
-        if self.separator is not None and isinstance(value, list | tuple) and {*map(type, value)} <= {int, str}:
-            value = self.separator.join(map(str, value))
+        if self.separator is not None and isinstance(value, list | tuple):
+            if any(isinstance(part, str | list | tuple) for part in value):
+                raise ConfigError(
+                    f"{self.name} = {shorten(value)}: a list of texts is several choices, and one value is needed; "
+                    f"write the parts of one as a text, joined by '{self.separator}'"
+                )
+            value = self.join(value)
         must = f"must be {ARTICLES[self.kind]}, not {type(value).__name__}{self._hint(value)}"
         wrong = ConfigError(f"{self.name} = {shorten(value)}: {must}")
         if self.kind in (bool, str):
@@ -216,10 +233,15 @@ class Parameter:
 ARTICLES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
-def unknown_parameter(name: str, table: Collection[str]) -> str:
+def unknown_parameter(name: str, table: Mapping[str, Parameter]) -> str:
     """Return the message for a parameter that does not exist; for another tool's name it gives ours."""
     if ours := find_aliases(name, table):
         return f"unknown parameter {name!r}: `{name}` is called `{ours[0]}` here"
+    if owner := next((row.name for row in table.values() if canonical(name) in row.choices), None):
+        return f"unknown parameter {name!r}: it is a value; write {owner} = '{canonical(name)}'"
+    near, meaning = NEAR_MISSES.get(canonical(name), (None, ""))
+    if meaning:
+        return f"unknown parameter {name!r}: {f'it is not quite {near}; ' if near in table else ''}{meaning}"
     return describe_unknown("parameter", name, table)
 
 
@@ -258,8 +280,8 @@ def _apply_metadata(row: Parameter, item: object) -> Parameter:
             return replace(row, group=group)
         case AllowedNames(names=names):
             return replace(row, choices=names)
-        case Separator(text=text):
-            return replace(row, separator=text)
+        case Form():
+            return replace(row, form=item)
         case DeclaredDomain():
             return replace(row, domain=replace(item, choices=tuple(map(row.check, item.choices))))
         case Effect():

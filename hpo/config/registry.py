@@ -311,7 +311,8 @@ def model(
             study's seed and the epoch, so that trials can be resumed and reproduced. With `reconstructs`, the target
             is the unchanged sample: a denoising autoencoder.
         integers: its samples are whole numbers, such as token ids or codes of categories: it gets them as they are, as
-            int64, and `shape.vocabulary` says how many different ones there may be. `input_scaling` has no effect.
+            int64, and `shape.vocabulary` says how many different ones there may be, or raises a `DataError` where
+            that is not known. `input_scaling` has no effect.
 
     `config` is a `TrialConfig` (the extra parameters are its attributes too), `shape` the shape of one sample without
     the batch (`(1, 28, 28)`), `classes` the number of outputs.

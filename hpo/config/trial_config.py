@@ -418,6 +418,8 @@ def _may_matter(parameter: Parameter, model: str) -> bool:
         return parameter.name in entry.uses | LOOP_PARAMETERS or parameter.group == model
     probe = {name: row.default for name, row in _own_parameters().items()} | {"model": model}
     effect = parameter.effect
+    if entry.integers and parameter.group == "augmentation":  # of images
+        return False
     # Every rule over the model is monotone in depth, and `widths` only ever replaces what depth decides.
     probes = product((None, "1"), (None, "periodic", "piecewise_linear"))
     return "model" not in effect.parents or any(

@@ -48,23 +48,32 @@ class SampleShape(tuple[int, ...]):
 
     Attributes:
         categories: how many codes each category has, from 0; the last features are these codes, the first are numbers.
-        vocabulary: of samples that are codes, such as token ids: how many there are, from 0. None where models see
-            numbers, and where no code has a bound.
     """
 
     categories: tuple[int, ...]
-    vocabulary: int | None
+    _vocabulary: int | str | None
 
-    def __new__(cls, sizes: Iterable[int], categories: Iterable[int] = (), vocabulary: int | None = None) -> Self:
-        """Return the shape with those sizes."""
+    def __new__(cls, sizes: Iterable[int], categories: Iterable[int] = (), vocabulary: int | str | None = None) -> Self:
+        """Return the shape with those sizes; for a vocabulary that is not known, give the reason in words."""
         shape = super().__new__(cls, sizes)
         shape.categories = tuple(categories)
-        shape.vocabulary = vocabulary
+        shape._vocabulary = vocabulary
         return shape
 
-    def __getnewargs__(self) -> tuple[tuple[int, ...], tuple[int, ...], int | None]:
+    @property
+    def vocabulary(self) -> int | None:
+        """Of samples that are codes, such as token ids: how many there are, from 0. None where models see numbers.
+
+        Raises:
+            DataError: no code has a bound; the message says why.
+        """
+        if isinstance(self._vocabulary, str):
+            raise DataError(f"shape.vocabulary is not known: {self._vocabulary}")
+        return self._vocabulary
+
+    def __getnewargs__(self) -> tuple[tuple[int, ...], tuple[int, ...], int | str | None]:
         """Return what a copy is made of."""
-        return tuple(self), self.categories, self.vocabulary
+        return tuple(self), self.categories, self._vocabulary
 
 
 def check_matrix(x: Any, features: Sequence[Feature], where: str) -> None:

@@ -84,7 +84,7 @@ def _is_valid(parameter: Parameter, value: object) -> bool:
 
 
 def _choices(parameter: Parameter, literal: Sequence[object], when: Condition) -> Choices:
-    values = tuple(map(parameter.check, literal))
+    values = tuple(parameter.check(parameter.join(value)) for value in literal)
     return Choices(values, when, off=OFF in values and parameter.is_off(OFF))
 
 
@@ -95,7 +95,7 @@ def _longhand(parameter: Parameter, literal: Mapping[str, Any], table: Table) ->
     when = _condition(literal.get("when", {}), table)
     rest = {key: value for key, value in literal.items() if key != "when"}
     if set(rest) == {"value"}:
-        return Constant(parameter.check(rest["value"]), when)
+        return Constant(parameter.check(parameter.join(rest["value"])), when)
     if set(rest) == {"choices"}:
         if not isinstance(rest["choices"], list | tuple):
             raise SpaceError(f"choices = {rest['choices']!r}: must be a list")
@@ -143,7 +143,7 @@ def _test(parameter: Parameter, literal: object) -> Test:
     if not values:
         raise SpaceError(f"when {parameter.name} = []: an empty list can never hold")
     try:
-        return tuple(map(parameter.check, values))
+        return tuple(parameter.check(parameter.join(value)) for value in values)
     except ConfigError as error:
         raise SpaceError(f"when {error}") from error
 

@@ -129,7 +129,14 @@ class Data:
     def shape(self) -> SampleShape:
         """The shape of one sample."""
         shape = SampleShape(self.x_val.shape[1:]) if self.encoder is None else self.encoder.shape
-        return SampleShape(shape, shape.categories, self.vocabulary)
+        unknown = self.vocabulary is None and self.input_scaling == INTEGERS
+        return SampleShape(shape, shape.categories, self._explain_vocabulary() if unknown else self.vocabulary)
+
+    def _explain_vocabulary(self) -> str:
+        """Say why it is not known how many codes there are."""
+        if not self.streams or isinstance(self.dataset.train, Samples):
+            return f"codes of {self.name} are below 0; number them from 0"
+        return f"the batches of {self.name} do not tell it; give `vocabulary` in hpo.Dataset"
 
     @property
     def features(self) -> Sequence[Feature]:

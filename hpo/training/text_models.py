@@ -69,18 +69,19 @@ def text_classifier(config: TrialConfig, shape: tuple[int, ...], classes: int) -
     """Build a classifier of texts; see `TextClassifier`.
 
     Raises:
-        ConfigError: the samples are no sequences of codes, or it is not known how many codes there are.
+        ConfigError, DataError: the samples are no sequences of codes, or it is not known how many codes there are.
     """
-    vocabulary, categories = getattr(shape, "vocabulary", None), getattr(shape, "categories", ())
+    categories = getattr(shape, "categories", ())
     if len(shape) != 1 or categories:
         what = "a table" if categories else f"of shape {tuple(shape)}"
         raise ConfigError(
             f"model = 'text_classifier': needs token ids, one sequence a sample, but samples are {what}; name the "
             'column of texts: dataset = { path = "FILE", label = "COLUMN", text = "COLUMN" }'
         )
+    vocabulary = getattr(shape, "vocabulary", None)
     if vocabulary is None:
         raise ConfigError(
-            "model = 'text_classifier': it is not known how many different tokens there are, or some are negative; "
-            "number them from 0, the padding, and give `vocabulary` in hpo.Dataset"
+            "model = 'text_classifier': it is not known how many different tokens there are; give `vocabulary` in "
+            "hpo.Dataset"
         )
     return TextClassifier(config, vocabulary, classes)

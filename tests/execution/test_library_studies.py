@@ -88,7 +88,7 @@ def test_a_worker_without_timm_says_which_extra_to_install(folder: Path, monkeyp
     [
         ("timm:test_resnet", "timm:test_resnt", "model = 'timm:test_resnt': timm has no such model of images; did you"),
         ("own.safetensors", "no.safetensors", r"\[parameters\] pretrained = .*no.safetensors.*: there is no such file"),
-        ("own.safetensors", "own.txt", r"\[parameters\] pretrained.*does not have the form"),
+        ("own.safetensors", "own.txt", r"\[parameters\] pretrained.*name must end in .safetensors, .pth"),
     ],
 )
 def test_what_is_wrong_is_found_at_the_launch(folder: Path, old: str, new: str, line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -270,11 +271,26 @@ def test_a_text_classifier_learns_and_gru_size_matters_to_a_gru_alone() -> None:
         assert ("gru_size" in chosen.effective()) == (pooling == "gru")
 
 
-@pytest.mark.parametrize(("x", "says"), [(CODES[:, None, :], "samples are of shape"), (CODES - 1, "some are negative")])
-def test_what_a_text_classifier_cannot_take(x: Any, says: str) -> None:
-    data = prepare_data(Dataset((x, LABELS)), config(model="text_classifier"), CPU)
-    with pytest.raises(ConfigError, match=says):
+def test_a_text_classifier_takes_sequences_alone() -> None:
+    data = prepare_data(Dataset((CODES[:, None, :], LABELS)), config(model="text_classifier"), CPU)
+    with pytest.raises(ConfigError, match="samples are of shape"):
         build_model(config(model="text_classifier"), data.shape, 3)
+
+
+@pytest.mark.parametrize("model", ["codes", "text_classifier"])
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        (Dataset((CODES - 1, LABELS)), "codes of walks are below 0; number them from 0"),
+        (Dataset([(CODES, LABELS)], validation=[(CODES, LABELS)], classes=3), "batches of walks .* give `vocabulary`"),
+    ],
+)
+def test_a_vocabulary_that_is_not_known_is_an_error_where_it_is_read(model: str, dataset: Dataset, says: str) -> None:
+    chosen = config(model=model)
+    shape = prepare_data(dataset, chosen, CPU, "walks").shape
+    for each in (shape, pickle.loads(pickle.dumps(shape))):
+        with pytest.raises(DataError, match=f"shape.vocabulary is not known: .*{says}"):
+            build_model(chosen, each, 3)
 
 
 # ---- processes that read

@@ -8,11 +8,10 @@ from pydantic import BaseModel, Field
 
 from hpo.config.choices import AUGMENTATIONS, TASKS
 from hpo.config.effects import WHEN_INPUTS_ARE_SCALED, WHEN_TASK_IS_OTHER, when_augmented_by
-from hpo.config.parameter import AllowedNames, Group, Separator
+from hpo.config.forms import JoinedNames
+from hpo.config.parameter import AllowedNames, Group
 
 __all__ = ["DataParameters"]
-
-ANY = f"({'|'.join(AUGMENTATIONS)})"
 
 
 class DataParameters(BaseModel):
@@ -59,11 +58,10 @@ class DataParameters(BaseModel):
     augment: Annotated[
         str | None,
         Field(
-            pattern=rf"{ANY}(\+{ANY})*",
             description="random changes of each training image: flip, crop, cutout and randaugment, joined by + in the "
-            "order in which they are done, as in flip+crop, or as a list",
+            "order in which they are done, as in flip+crop; among the choices of a study also as a list",
         ),
-        Separator("+"),
+        JoinedNames("+", AUGMENTATIONS),
         Group("augmentation"),
     ] = None
     crop_padding: Annotated[

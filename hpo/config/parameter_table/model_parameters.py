@@ -15,12 +15,10 @@ from hpo.config.effects import (
     when_numbers_are_embedded,
     when_shape_uses,
 )
-from hpo.config.parameter import AllowedNames, Group, Implied, Separator
+from hpo.config.forms import JoinedNumbers
+from hpo.config.parameter import AllowedNames, Group, Implied
 
 __all__ = ["ModelParameters"]
-
-WIDTHS_PATTERN = r"[1-9]\d{0,4}(-[1-9]\d{0,4}){0,15}"
-CHANNELS_PATTERN = r"[1-9]\d{0,3}(-[1-9]\d{0,3}){0,5}"
 
 
 class ModelParameters(BaseModel):
@@ -106,11 +104,10 @@ class ModelParameters(BaseModel):
     widths: Annotated[
         str | None,
         Field(
-            pattern=WIDTHS_PATTERN,
             description="instead of depth, width and width_profile: units of each hidden layer, as in 512-256, or as a "
             "list",
         ),
-        Separator("-"),
+        JoinedNumbers("-", high=99_999, most=16),
         Group("mlp"),
         when_model_uses("widths"),
     ] = None
@@ -215,10 +212,9 @@ class ModelParameters(BaseModel):
     block_channels: Annotated[
         str | None,
         Field(
-            pattern=CHANNELS_PATTERN,
             description="instead of conv_layers and channels: channels of each block, as in 32-64-128, or as a list",
         ),
-        Separator("-"),
+        JoinedNumbers("-", high=9_999, most=6),
         Group("cnn"),
         when_model_uses("block_channels"),
     ] = None

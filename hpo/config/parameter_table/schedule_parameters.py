@@ -106,9 +106,7 @@ class ScheduleParameters(BaseModel):
     ] = None
     warmup: Annotated[
         float,
-        Field(
-            ge=0, lt=1, description="fraction of all steps in which the learning rate rises linearly from 0; 0 is off"
-        ),
+        Field(ge=0, lt=1, description="fraction of all steps in which the learning rate rises linearly; 0 is off"),
         Group("schedule"),
         when_warmed_up_by("warmup_steps", "warmup_epochs"),
     ] = 0.0

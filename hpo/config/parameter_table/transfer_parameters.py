@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from hpo.config.effects import WHEN_HEAD_RATIO_DECIDES, when_optimizer_takes
+from hpo.config.forms import FileName
 from hpo.config.parameter import AllowedNames, Group
 
 __all__ = ["TransferParameters"]
@@ -18,10 +19,10 @@ class TransferParameters(BaseModel):
     pretrained: Annotated[
         str | None,
         Field(
-            pattern=r"(?s).*\.(safetensors|pth|pt|bin|tar)",
             description="path of a file with the weights to start from, .safetensors or .pth; a head of another size "
             "is left out",
         ),
+        FileName((".safetensors", ".pth", ".pt", ".bin", ".tar")),
         Group("transfer"),
     ] = None
     freeze: Annotated[

@@ -123,7 +123,7 @@ def _translate_text(parameter: Parameter, value: Any, known: list[str]) -> Any:
     if isinstance(value, list):
         if parameter.separator is None:
             raise _other(parameter, value, "no list")
-        return value
+        return parameter.join(value)
     if value in known or (parameter.name == "model" and registry.models.has(str(value))):
         return str(value)
     aliases = VALUE_ALIASES.get(parameter.name, {})
