@@ -213,9 +213,9 @@ def describe_unknown(kind: str, name: str, valid: Iterable[str], known_as: str |
         kind: of what it names.
         name: the unknown one.
         valid: the names that there are.
-        known_as: the one among them that has the unknown name elsewhere, if that is known.
+        known_as: the valid one that was meant, where that is known.
     """
     valid = sorted(valid)
-    suggestion = known_as if known_as in valid else find_closest(name, valid)
+    suggestion = known_as or find_closest(name, valid)
     hint = f"did you mean '{suggestion}'?" if suggestion else f"valid: {', '.join(valid) or 'none'}"
     return f"unknown {kind} {name!r}; {hint}"

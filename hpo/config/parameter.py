@@ -171,9 +171,8 @@ class Parameter:
         if self.choices and typed not in self.choices:
             off = [OFF] if self.is_off(OFF) else []
             valid, ours = [*map(str, self.choices), *off], find_value_alias(self.name, str(value))
-            raise ConfigError(
-                f"{self.name} = {shorten(value)}: {describe_unknown('value', str(value), valid, known_as=ours)}"
-            )
+            meant = ours if ours in valid else None
+            raise ConfigError(f"{self.name} = {shorten(value)}: {describe_unknown('value', str(value), valid, meant)}")
         if self.form is not None and (fault := self.form.find_fault(str(typed))):
             off_too = "; none turns it off" if self.is_off(OFF) else ""
             raise ConfigError(f"{self.name} = {shorten(value)}: {fault}{off_too}")

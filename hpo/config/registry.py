@@ -21,7 +21,7 @@ from pydantic import BaseModel
 from hpo.config.builtin_metrics import BUILTIN_METRICS
 from hpo.config.choices import TASKS, Direction, Task
 from hpo.config.declared_domain import declared_domains
-from hpo.config.model_library import LIBRARIES, MODULE, find_library
+from hpo.config.model_library import MODULE, correct_name, find_library, spell_names
 from hpo.config.sent_entries import SUFFIX, read_entries
 from hpo.errors import RegistryError, UserExitError, describe_unknown
 from hpo.utils.exits import translate_exits
@@ -209,11 +209,18 @@ class Registry(Generic[E]):
     Args:
         kind: of the entries, as messages call it.
         make: returns the entry of a name that need not be registered, or None.
-        hint: what a message says of names that are not registered.
+        hint: returns what a message says of a name that is not registered.
+        correct: returns a name that need not be registered for one with a typing error, or None.
     """
 
-    def __init__(self, kind: str, make: Callable[[str], E | None] = lambda _: None, hint: str = MODULES_HINT) -> None:
-        self.kind = kind
+    def __init__(
+        self,
+        kind: str,
+        make: Callable[[str], E | None] = lambda _: None,
+        hint: Callable[[str], str] = lambda _: MODULES_HINT,
+        correct: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
+        self.kind, self._correct = kind, correct
         self._make, self._hint = make, hint
         self._entries: dict[str, E] = {}
 
@@ -242,7 +249,8 @@ class Registry(Generic[E]):
             return entry
         if module is not None:
             raise RegistryError(f"{self.kind} '{name}' {_explain_absence(name, module)}")
-        raise RegistryError(f"{describe_unknown(self.kind, name, self._entries)} ({self._hint})")
+        problem = describe_unknown(self.kind, name, self._entries, self._correct(name))
+        raise RegistryError(f"{problem} ({self._hint(name)})")
 
     def find(self, name: str) -> E | None:
         """Return the entry of that name if it is registered already."""
@@ -280,8 +288,11 @@ def _library_entry(name: str) -> ModelEntry | None:
     return None if library is None else ModelEntry(name, library.target, MODULE, uses=library.uses)
 
 
-MODELS_HINT = f"{MODULES_HINT}; a library's is {' or '.join(f'{each}:NAME' for each in LIBRARIES)}"
-models: Registry[ModelEntry] = Registry("model", _library_entry, MODELS_HINT)
+def _hint_at_models(name: str) -> str:
+    return f"{MODULES_HINT}; a library's is {spell_names(name)}"
+
+
+models: Registry[ModelEntry] = Registry("model", _library_entry, _hint_at_models, correct_name)
 datasets: Registry[DatasetEntry] = Registry("dataset")
 metrics: Registry[MetricEntry] = Registry("metric")
 

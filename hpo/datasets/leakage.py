@@ -30,7 +30,13 @@ NAMED = 5  # classes that are listed
 
 
 def collect_facts(
-    dataset: Dataset, validation: float, seed: int, test: Any = None, division: Division | None = None
+    dataset: Dataset,
+    validation: float,
+    seed: int,
+    test: Any = None,
+    division: Division | None = None,
+    *,
+    integers: bool = False,
 ) -> DataFacts | None:
     """Look at a data set as it is split for training; None of one that gives batches, which is not in memory.
 
@@ -42,6 +48,8 @@ def collect_facts(
         seed: of the split.
         test: the test data (x, y), if they may be read.
         division: of the training samples, where trials are fitted on several; its first part stands for all.
+        integers: whether models take samples as whole numbers. Unless their columns have names, they are sequences of
+            codes then, as are those with a vocabulary, and one place in a sequence is no column that could be left out.
 
     Raises:
         ConfigError: `validation` does not fit the data, or there are too few samples for the division.
@@ -65,6 +73,8 @@ def collect_facts(
     parts = {"validation": keys.take(held) if own is None else _Keys.read(own[0], validating)}
     if is_split(test):
         parts["test"] = _Keys.read(test[0], read_labels(test[1], "test", task))
+    codes = (integers or dataset.vocabulary is not None) and not dataset.features
+    has_columns = len(x.shape) == 2 and not codes
     return DataFacts(
         task=task,
         train=len(train),
@@ -76,8 +86,8 @@ def collect_facts(
             for name, part in parts.items()
             if len(part.samples)
         ),
-        columns_seen=_count_columns(dataset, x),
-        columns=tuple(find_columns(dataset, _flat(x), labels)) if len(x.shape) == 2 else (),
+        columns_seen=_count_columns(dataset, x) if has_columns else 0,
+        columns=tuple(find_columns(dataset, _flat(x), labels)) if has_columns else (),
         classes=None if task == "regression" else _count_classes(labels, train, validating, dataset.classes),
         targets=tuple(_find_odd_targets(labels)) if task == "regression" else (),
         unlabelled=_count_unlabelled(dataset),
@@ -254,6 +264,4 @@ def _count_unlabelled(dataset: Dataset) -> int:
 
 def _count_columns(dataset: Dataset, x: Any) -> int:
     """Count the columns of samples: a date is one, whatever features it has."""
-    if len(x.shape) != 2:
-        return 0
     return len({feature.source for feature in dataset.features}) or int(x.shape[1])

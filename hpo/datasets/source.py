@@ -33,6 +33,22 @@ WORDS: Mapping[str, Task] = {
     "regression": "regression",
 }
 LISTS = ("label", "drop", "text")
+LARGEST_SIDE, LARGEST_COUNT = 4096, 100_000
+COLUMNS = "a column's name, or a list of them"
+COUNT = f"a whole number from 1 to {LARGEST_COUNT}"
+EXPECTED: Mapping[str, str] = {
+    "label": COLUMNS,
+    "drop": COLUMNS,
+    "test": "a file or folder, or a fraction below 1",
+    "validation": "a file or folder, or a fraction between 0 and 1",
+    "group": "a column's name",
+    "time": "a column's name",
+    "weight": "a column's name",
+    "resize": f"[height, width], whole numbers from 1 to {LARGEST_SIDE} pixels",
+    "text": COLUMNS,
+    "text_words": COUNT,
+    "text_length": COUNT,
+}
 TEXT_OPTIONS = ("text", "text_words", "text_length")
 EXAMPLE = 'dataset = { path = "houses.csv", label = "price" }'
 
@@ -75,21 +91,21 @@ class DatasetSource(BaseModel):
     @classmethod
     def _check_fraction(cls, value: str | float | None) -> str | float | None:
         if isinstance(value, float) and not 0 < value < 1:
-            raise ValueError("must be a file or folder, or a fraction between 0 and 1")
+            raise ValueError(EXPECTED["validation"])
         return value
 
     @field_validator("resize")
     @classmethod
     def _check_size(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
-        if value is not None and not all(1 <= side <= 4096 for side in value):
-            raise ValueError("must be [height, width], from 1 to 4096 pixels each")
+        if value is not None and not all(1 <= side <= LARGEST_SIDE for side in value):
+            raise ValueError(EXPECTED["resize"])
         return value
 
     @field_validator("text_words", "text_length")
     @classmethod
     def _check_count(cls, value: int | None) -> int | None:
-        if value is not None and not 1 <= value <= 100_000:
-            raise ValueError("must be a whole number from 1 to 100000")
+        if value is not None and not 1 <= value <= LARGEST_COUNT:
+            raise ValueError(COUNT)
         return value
 
     @model_serializer(mode="wrap")
@@ -163,9 +179,8 @@ def _make_source(options: dict[str, Any]) -> DatasetSource:
     try:
         return DatasetSource.model_validate(options)
     except ValidationError as error:
-        first = error.errors()[0]
-        key, why = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
-        raise DefinitionError(f"dataset, {key} = {shorten(options[key])}: {why}") from error
+        key = str(error.errors()[0]["loc"][0])
+        raise DefinitionError(f"dataset, {key} = {shorten(options[key])}: must be {EXPECTED[key]}") from error
 
 
 def spell_source(name: str, source: DatasetSource | None) -> str | dict[str, Any]:

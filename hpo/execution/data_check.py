@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from hpo.datasets import (
@@ -136,12 +137,15 @@ def _is_file(dataset: Dataset, study: Study) -> bool:
 
 def _collect(study: Study, dataset: Dataset, *, tests: bool) -> DataFacts | None:
     config, division = study.definition.baseline_config(study.space), study.definition.fits[0].division
+    collect = partial(
+        collect_facts, dataset, config.validation, config.seed_of_split, division=division, integers=config.integers
+    )
     if tests:
         try:
-            return collect_facts(dataset, config.validation, config.seed_of_split, _read_test(dataset), division)
+            return collect(test=_read_test(dataset))
         except Exception as error:  # a function of the user's can raise anything, and does so again as it is evaluated
             log.info("the test data were not compared with the training data: %s", summarize_error(error))
-    return collect_facts(dataset, config.validation, config.seed_of_split, division=division)
+    return collect()
 
 
 @contain_user_code()

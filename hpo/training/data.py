@@ -501,18 +501,25 @@ def _prepare_resident(
         val_index=validation if dataset.validation is None else None,
         encoder=encoder,
         division=division,
-        vocabulary=_find_vocabulary(dataset, kind, x_train, x_val),
+        vocabulary=_find_vocabulary(dataset, kind, name, x_train, x_val),
     )
 
 
-def _find_vocabulary(dataset: Dataset, kind: str, *parts: Tensor) -> int | None:
+def _find_vocabulary(dataset: Dataset, kind: str, name: str, *parts: Tensor) -> int | None:
     """Return how many codes samples have: as many as the data set says, else as there are in training and validation.
 
     Both, so that it is the same for all folds.
+
+    Raises:
+        DataError: test samples that need not be read first have others, so that no model could be tested.
     """
-    if dataset.vocabulary is not None or kind != INTEGERS:
+    if kind != INTEGERS:
         return dataset.vocabulary
-    return count_codes(parts)
+    vocabulary = count_codes(parts) if dataset.vocabulary is None else dataset.vocabulary
+    test: Any = dataset.test
+    if is_split(test) and not dataset.features:
+        to_integers(test[0], f"{name}, test", vocabulary=vocabulary)
+    return vocabulary
 
 
 def _split(

@@ -19,7 +19,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
 from hpo.training.models import build_model
 from hpo.training.optimizers import find_head
-from hpo.utils.text import first_line, shorten
+from hpo.utils.text import first_line, shorten, summarize_error
 
 __all__ = ["build_initial_model", "find_frozen_norms"]
 
@@ -84,9 +84,14 @@ def _load_pretrained(module: nn.Module, path: Path, model: str) -> None:
     if missing or foreign:
         name = (missing or foreign)[0]
         raise ConfigError(
-            f"pretrained = {shorten(str(path))}: does not fit the model '{model}', which has "
-            f"{_describe(own.get(name))} as {name}, and the file {_describe(found.get(name))}; "
-            f"{len(fitting)} of the model's {len(own)} tensors fit"
+            f"pretrained = {shorten(str(path))}: does not fit the model '{model}': "
+            f"{_describe_misfit(name, own.get(name), found.get(name))}; {len(fitting)} of the model's {len(own)} "
+            "tensors fit; give the file of a model of the same kind and size"
+        )
+    if broken := [name for name, weight in fitting.items() if not weight.isfinite().all()]:
+        raise ConfigError(
+            f"pretrained = {shorten(str(path))}: holds numbers that are not finite, in {broken[0]}"
+            f"{f' and {len(broken) - 1} more' if len(broken) > 1 else ''}; give weights from before that"
         )
     module.load_state_dict(fitting, strict=False)
     if left_out:
@@ -117,8 +122,12 @@ def _read(path: Path) -> Any:
             f"pretrained = {shorten(str(path))}: is no file of weights alone, or is damaged; objects in it would be "
             "code: save a state dict, torch.save(model.state_dict(), …)"
         ) from error
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except OSError as error:
         raise ConfigError(f"pretrained = {shorten(str(path))}: cannot be read ({first_line(error)})") from error
+    except (SafetensorError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"pretrained = {shorten(str(path))}: is no file of weights, or is damaged ({summarize_error(error)})"
+        ) from error
 
 
 def _strip(content: Any, own: Weights) -> Weights:
@@ -169,6 +178,15 @@ def _adapt_channels(found: Weights, own: Weights) -> Weights:
 
 def _shape(weight: Tensor | None) -> tuple[int, ...] | None:
     return None if weight is None else tuple(weight.shape)
+
+
+def _describe_misfit(name: str, own: Tensor | None, found: Tensor | None) -> str:
+    """Say how a tensor of the model and that of the file differ."""
+    if found is None:
+        return f"the file has no {name}"
+    if own is None:
+        return f"the file has {name}, and the model has not"
+    return f"{name} has {_describe(found)} in the file, and {_describe(own)} in the model"
 
 
 def _describe(weight: Tensor | None) -> str:

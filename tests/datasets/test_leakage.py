@@ -268,6 +268,14 @@ def test_what_gives_batches_is_not_looked_at():
     assert collect_facts(Dataset([(X, Y)], validation=(X, Y), classes=2), 0.2, 0) is None
 
 
+def test_a_place_in_a_sequence_of_codes_is_no_column():
+    codes = np.stack([Y, RNG.integers(0, 5, N)], 1)
+    assert [column.kind for column in find(Dataset((codes, Y))).columns] == ["determines"]
+    for facts in (find(Dataset((codes, Y), vocabulary=6)), collect_facts(Dataset((codes, Y)), 0.2, 0, integers=True)):
+        assert (facts.columns, facts.columns_seen) == ((), 0)
+    assert [column.kind for column in collect_facts(make(Y), 0.2, 0, integers=True).columns] == ["determines"]
+
+
 def test_without_a_study():
     issues = find_issues(make(Y))
     assert [issue.topic for issue in issues] == ["leaks"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,9 +13,9 @@ import pytest
 
 from hpo.datasets import orange_corpora
 from hpo.datasets.reference import DatasetReference, load, make_reference
-from hpo.datasets.source import parse_source, spell_source
+from hpo.datasets.source import EXPECTED, DatasetSource, parse_source, spell_source
 from hpo.datasets.texts import TextEncoder, tokenize
-from hpo.errors import DataError
+from hpo.errors import DataError, DefinitionError
 
 GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "dull")
 
@@ -67,6 +68,27 @@ def test_a_column_of_texts(tmp_path: Path, suffix: str) -> None:
     counts = Counter(token for i in sorted(set(range(60)) - held) for token in tokenize(f"The film {frame['text'][i]}"))
     assert all(counts[word] > 1 for word in dataset.texts.words)
     assert any("other columns are not read (stars)" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"text": 3}, "text = 3: must be a column's name, or a list of them"),
+        ({"label": [1]}, r"label = \[1\]: must be a column's name, or a list of them"),
+        ({"group": ["a"]}, r"group = \['a'\]: must be a column's name$"),
+        ({"test": ["a"]}, r"test = \['a'\]: must be a file or folder, or a fraction"),
+        ({"validation": 1.5}, "validation = 1.5: must be a file or folder, or a fraction between 0 and 1"),
+        ({"resize": 14}, r"resize = 14: must be \[height, width\], whole numbers from 1 to 4096 pixels"),
+        ({"resize": [14]}, r"resize = \[14\]: must be \[height, width\]"),
+        ({"resize": [14, 0]}, r"resize = \[14, 0\]: must be \[height, width\]"),
+        ({"text_words": 2.5}, "text_words = 2.5: must be a whole number from 1 to 100000"),
+        ({"text_length": 0}, "text_length = 0: must be a whole number from 1 to 100000"),
+    ],
+)
+def test_options_of_another_type_are_refused_with_what_is_expected(options: dict[str, Any], line: str) -> None:
+    with pytest.raises(DefinitionError, match=f"^dataset, {line}"):
+        parse_source({"path": "a.csv", **options})
+    assert {*DatasetSource.model_fields} == EXPECTED.keys() | {"task"}
 
 
 def test_the_options_of_a_table_without_texts_are_stored_as_before() -> None:

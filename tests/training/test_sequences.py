@@ -108,8 +108,11 @@ def test_what_is_no_whole_number_or_no_code(dataset: Dataset, model: str, says: 
 
 
 def test_test_codes_beyond_training() -> None:
-    data = prepare_data(Dataset((CODES, LABELS), (CODES[:6] + 9, LABELS[:6])), config(), CPU, "mine")
-    with pytest.raises(DataError, match=r"mine, test: sample 0 holds [0-9]+; codes are from 0 to 8"):
+    line = r"mine, test: sample 0 holds [0-9]+; codes are from 0 to 8"
+    with pytest.raises(DataError, match=line):  # before anything is trained
+        prepare_data(Dataset((CODES, LABELS), (CODES[:6] + 9, LABELS[:6])), config(), CPU, "mine")
+    data = prepare_data(Dataset((CODES, LABELS), lambda: (CODES[:6] + 9, LABELS[:6])), config(), CPU, "mine")
+    with pytest.raises(DataError, match=line):
         data.test()
 
 

@@ -95,6 +95,17 @@ def damaged(path: Path) -> None:
     path.write_bytes(b"no weights")
 
 
+def text(path: Path) -> None:
+    path.write_bytes(b"epoch,loss\n1,2\n")
+
+
+def diverged(path: Path) -> None:
+    weights = build_model(small(), SHAPE, 3).state_dict()
+    for name in [name for name in weights if name.endswith("weight")][:2]:
+        weights[name][0] = torch.nan
+    write(path, weights)
+
+
 def objects(path: Path) -> None:
     path.write_bytes(pickle.dumps({"code": Path.unlink}))
 
@@ -110,15 +121,25 @@ def nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "file", "line"),
     [
-        (damaged, "a.safetensors", "cannot be read"),
+        (damaged, "a.safetensors", r"is no file of weights, or is damaged \(SafetensorError"),
         (damaged, "a.pth", "is no file of weights alone, or is damaged"),
         (objects, "a.pth", "is no file of weights alone, or is damaged"),
+        (text, "a.pth", "is no file of weights, or is damaged|is no file of weights alone, or is damaged"),
+        (
+            diverged,
+            "a.safetensors",
+            "holds numbers that are not finite, in .+ and 1 more; give weights from before that",
+        ),
         (Path.mkdir, "a.pth", "cannot be read"),
-        (nothing, "a.pth", r"and the file nothing; 0 of the model's \d+ tensors fit"),
+        (
+            nothing,
+            "a.pth",
+            r"the file has no .+; 0 of the model's \d+ tensors fit; give the file of a model of the same",
+        ),
         (
             deeper,
             "a.pth",
-            r"does not fit the model 'cnn', which has .+ and the file .+; \d+ of the model's \d+ tensors",
+            r"does not fit the model 'cnn': .+ has shape .+ in the file, and shape .+ in the model; \d+ of the model's",
         ),
         (lambda _: None, "a.pth", "there is no such file"),
     ],
@@ -254,6 +275,13 @@ def test_a_model_of_ones_own_is_fine_tuned_alike(tmp_path):
 def test_names_of_no_library_are_unknown(name):
     with pytest.raises(RegistryError, match=r"^unknown model .* a library's is timm:NAME or torchvision:NAME"):
         registry.models.get(name)
+
+
+def test_a_name_without_its_library_or_with_a_misspelled_one_is_corrected():
+    with pytest.raises(RegistryError, match=r"unknown model 'resnet18'; .*is timm:resnet18 or torchvision:resnet18\)$"):
+        registry.models.get("resnet18")
+    with pytest.raises(RegistryError, match="'torchvison:resnet18'; did you mean 'torchvision:resnet18'"):
+        registry.models.get("torchvison:resnet18")
 
 
 def test_a_missing_library_is_one_line_that_names_the_extra(monkeypatch):
