@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel
 
+from hpo.config.aliases import find_value_alias
 from hpo.config.builtin_metrics import BUILTIN_METRICS
 from hpo.config.choices import TASKS, Direction, Task
 from hpo.config.declared_domain import declared_domains
@@ -288,11 +289,15 @@ def _library_entry(name: str) -> ModelEntry | None:
     return None if library is None else ModelEntry(name, library.target, MODULE, uses=library.uses)
 
 
+def _correct_model(name: str) -> str | None:
+    return find_value_alias("model", name) or correct_name(name)
+
+
 def _hint_at_models(name: str) -> str:
     return f"{MODULES_HINT}; a library's is {spell_names(name)}"
 
 
-models: Registry[ModelEntry] = Registry("model", _library_entry, _hint_at_models, correct_name)
+models: Registry[ModelEntry] = Registry("model", _library_entry, _hint_at_models, _correct_model)
 datasets: Registry[DatasetEntry] = Registry("dataset")
 metrics: Registry[MetricEntry] = Registry("metric")
 

@@ -258,8 +258,9 @@ def _code_part(part: Any, coding: LabelCoding, where: str) -> Any:
 
 
 def _code_test(test: Any, coding: LabelCoding, where: str) -> Any:
-    if test is None:
-        return None
+    """Return test data with coded labels, at once where they are in memory, so that faults in them are found early."""
+    if test is None or is_split(test):
+        return _code_part(test, coding, where)
 
     def read() -> Split | Any:
         return _code_part(test() if callable(test) else test, coding, where)

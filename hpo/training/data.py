@@ -134,7 +134,8 @@ class Data:
 
     def _explain_vocabulary(self) -> str:
         """Say why it is not known how many codes there are."""
-        if not self.streams or isinstance(self.dataset.train, Samples):
+        train = self.dataset.train
+        if is_split(train) or (isinstance(train, Samples) and train.labels is not None):  # all of which were read
             return f"codes of {self.name} are below 0; number them from 0"
         return f"the batches of {self.name} do not tell it; give `vocabulary` in hpo.Dataset"
 

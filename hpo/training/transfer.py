@@ -123,7 +123,8 @@ def _read(path: Path) -> Any:
             "code: save a state dict, torch.save(model.state_dict(), …)"
         ) from error
     except OSError as error:
-        raise ConfigError(f"pretrained = {shorten(str(path))}: cannot be read ({first_line(error)})") from error
+        why = error.strerror or first_line(error)
+        raise ConfigError(f"pretrained = {shorten(str(path))}: cannot be read ({why})") from error
     except (SafetensorError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"pretrained = {shorten(str(path))}: is no file of weights, or is damaged ({summarize_error(error)})"

@@ -20,9 +20,10 @@ from hpo.config import registry
 from hpo.config.cohort_key import why_unstackable
 from hpo.config.declaration import Declarations
 from hpo.config.resampling import Division
-from hpo.config.trial_config import TrialConfig
+from hpo.config.trial_config import TrialConfig, parameter_rows
 from hpo.datasets import Dataset, Feature
 from hpo.datasets.dataset import check_dataset
+from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import read_parts
 from hpo.errors import ConfigError, DataError
 from hpo.export.writer import preprocessing_of
@@ -296,12 +297,31 @@ def test_a_vocabulary_that_is_not_known_is_an_error_where_it_is_read(model: str,
             build_model(chosen, each, 3)
 
 
+def test_test_samples_in_memory_are_looked_at_before_training() -> None:
+    named = np.array(["a", "b", "c"])[LABELS]
+    dataset = code_labels(Dataset((CODES, named), (CODES[:6] + 9, named[:6])), "mine")
+    with pytest.raises(DataError, match="mine, test: sample 0 holds"):
+        prepare_data(dataset, config(), CPU, "mine")
+
+
+def test_parameters_of_images_are_none_of_models_of_whole_numbers() -> None:
+    assert "augmentation" in {row["group"] for row in parameter_rows("mlp")}
+    assert "augmentation" not in {row["group"] for row in parameter_rows("text_classifier")}
+
+
 # ---- processes that read
 
 
 def streamed(workers: int, **changes: Any) -> Dataset:
     train = changes.pop("train", Walks(60, noise=True))
     return walks(train, validation=Walks(12, 2), classes=3, vocabulary=30, workers=workers, **changes)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_of_processes_tell_no_vocabulary(workers: int) -> None:
+    data = prepare_data(streamed(workers), config(), CPU, "walks")
+    with pytest.raises(DataError, match=r"the batches of walks do not tell it; give `vocabulary` in hpo\.Dataset"):
+        assert replace(data, vocabulary=None).shape.vocabulary
 
 
 def read(data: Data, epoch: int) -> list[tuple[Tensor, ...]]:

@@ -282,6 +282,8 @@ def test_a_name_without_its_library_or_with_a_misspelled_one_is_corrected():
         registry.models.get("resnet18")
     with pytest.raises(RegistryError, match="'torchvison:resnet18'; did you mean 'torchvision:resnet18'"):
         registry.models.get("torchvison:resnet18")
+    with pytest.raises(RegistryError, match="unknown model 'fully-connected'; did you mean 'mlp'"):
+        registry.models.get("fully-connected")
 
 
 def test_a_missing_library_is_one_line_that_names_the_extra(monkeypatch):
