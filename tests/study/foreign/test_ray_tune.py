@@ -1,0 +1,125 @@
+"""Search spaces of Ray Tune: tables that grow, mutations, and settings of its searches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpo.study.foreign.readers import read_search
+from hpo.study.foreign.search import Choices, Computed, Constant, Range
+from tests.study.foreign.files import IMPORT, read
+
+MUTATED = (
+    IMPORT
+    + """
+space = {"lr": tune.choice([0.1, 0.2]), "lambda": 0.9, "opt": {"beta": 0.8}, "size": tune.choice([1, 2]), "same": 3}
+scheduler = tune.schedulers.PopulationBasedTraining(hyperparam_mutations={
+    "lr": tune.loguniform(1e-5, 1e-1),
+    "lambda": lambda: random.uniform(0.9, 1.0),
+    "opt": {"beta": [0.8, 0.9]},
+    "size": lambda: draw(),
+    "same": [3],
+    "new": tune.uniform(0, 1),
+})
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        "tune.run(train, config=space, scheduler=scheduler)",
+        "tune.Tuner('PPO', param_space=PPOConfig().training(lambda_=0.9, lr=tune.choice([0.1, 0.2]), "
+        "opt={'beta': 0.8}, size=tune.choice([1, 2]), same=3))",
+    ],
+)
+def test_a_mutation_replaces_what_a_parameter_begins_with_and_says_so(tmp_path: Path, space: str) -> None:
+    found = {each.name: each for each in read(tmp_path, f"import random\n{MUTATED}{space}").parameters}
+    assert sorted(found) == ["lambda", "lr", "new", "opt.beta", "same", "size"]
+    assert found["lr"].domain == Range(1e-5, 0.1, log=True)
+    assert found["lr"].note == (
+        "begins with 0.1 or 0.2 there, and is changed within 1e-05 to 0.1 while a trial runs; the study searches the "
+        "latter"
+    )
+    assert found["lambda"].note.startswith("begins with 0.9 there, and is changed within 0.9 to 1 while")
+    assert found["opt.beta"].note.startswith("begins with 0.8 there, and is changed to 0.8 or 0.9 while")
+    assert found["size"].domain == Choices((1, 2))
+    assert found["size"].note.startswith("changed by lambda: draw() while a trial runs there")
+    plain = "changed while a trial runs there; here a trial keeps its value"
+    assert [found[name].note for name in ("same", "new")] == [plain, plain]
+
+
+GROWN = """
+def train(config):
+    config["seen"] = tune.uniform(0, 1)
+
+def main(config):
+    config = %s
+    config["b"] = tune.choice([1, 2])
+    config["in"]["c"] = tune.choice([1, 2])
+    config.update({"d": tune.choice([1, 2])}, e=4)
+    config.setdefault("a", 5)
+    config.setdefault("f", 6)
+    config |= {"g": {"grid_search": [1, 2]}}
+    for key in NAMES:
+        config[key] = tune.uniform(0, 7)
+    tune.run(train, config=%s)
+"""
+
+
+@pytest.mark.parametrize(
+    "table", ["{'a': tune.uniform(0, 1), 'in': {'b': 3}}", "dict(a=0.5, **{'in': {'b': 3}})", "{}"]
+)
+@pytest.mark.parametrize("given", ["config", "dict(config)", "make()"])
+def test_what_is_added_to_a_table_is_of_the_same_space(tmp_path: Path, table: str, given: str) -> None:
+    path = tmp_path / "theirs.py"
+    path.write_text(IMPORT + GROWN % (table, given), encoding="utf-8")
+    found = {each.name: each.domain for each in read_search(path, computed=True).parameters}
+    begun = set() if table == "{}" else {"in.b"}
+    assert set(found) == {"a", "b", "in.c", "d", "e", "f", "g", "key", *begun}
+    assert found["a"] == {"{": Range(0, 1), "d": Constant(0.5)}[table[0]] if begun else Constant(5)
+    assert found["g"] == Choices((1, 2))
+    assert found["key"] == Computed(
+        "tune.uniform(0, 7)", "its name (line 15) is known only when the file runs; write it there"
+    )
+
+
+MUTATIONS = "tune.schedulers.PB2(mode='max', hyperparam_bounds={'lr': [1e-5, 1e-1]})"
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        ("tune.run(train, config={'lr': 0.1, 'size': 3}, scheduler=%s)", ["lr", "size"]),
+        ("tune.run(train, scheduler=%s)", ["lr"]),
+        ("trainer.hyperparameter_search(hp_space=lambda _: {'size': 3}, scheduler=%s)", ["size", "lr"]),
+        (
+            "trainer.hyperparameter_search(hp_space=lambda _: {'size': tune.choice([1, 2])}, scheduler=%s)",
+            ["size", "lr"],
+        ),
+        ("other = {'size': tune.choice([1, 2])}; tune.run(train, scheduler=%s)", ["size", "lr"]),
+    ],
+)
+def test_mutations_are_no_space_of_their_own(tmp_path: Path, call: str, names: list[str]) -> None:
+    search = read(tmp_path, IMPORT + call % MUTATIONS)
+    assert [each.name for each in search.parameters] == names
+    assert search.direction == "maximize"
+
+
+def test_a_search_of_hugging_face_has_its_own_names_for_rays_settings(tmp_path: Path) -> None:
+    call = "trainer.hyperparameter_search(hp_space=lambda _: {'x': tune.uniform(0, 1)}, direction='maximize'%s)"
+    searches = [read(tmp_path, IMPORT + call % more) for more in (", n_trials=8", "")]
+    assert [(each.trials, each.direction) for each in searches] == [(8, "maximize"), (20, "maximize")]
+
+
+def test_settings_of_rays_search_algorithm_are_read_or_named(tmp_path: Path) -> None:
+    algorithm = (
+        "HyperOptSearch(metric='loss', mode='min', n_initial_points=5, random_state_seed=3, points_to_evaluate=[])"
+    )
+    search = read(tmp_path, f"{IMPORT}tune.run(f, config={{'x': tune.uniform(0, 1)}}, search_alg={algorithm})")
+    assert (search.method, search.sampler_options) == ("tpe", {"n_startup_trials": 5})
+    assert (
+        "these settings of HyperOptSearch have no equivalent: random_state_seed = 3, points_to_evaluate = []"
+        in search.notes
+    )
