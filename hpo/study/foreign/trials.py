@@ -51,6 +51,6 @@ def note_idle_pruner(study: ImportedStudy, epochs: int) -> None:
     first = options.get(warmup[0], warmup[1])
     if first >= epochs:
         study.notes.append(
-            f"the pruner never prunes: it begins at epoch {first}, and a trial has {epochs} epochs; set more epochs, "
+            f"the pruner never prunes: it begins at epoch {first}, and a trial has {epochs} epoch{'s' if epochs > 1 else ''}; set more epochs, "
             f"or a lower {warmup[0]}"
         )
