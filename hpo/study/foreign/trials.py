@@ -50,7 +50,8 @@ def note_idle_pruner(study: ImportedStudy, epochs: int) -> None:
         return
     first = options.get(warmup[0], warmup[1])
     if first >= epochs:
+        length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
         study.notes.append(
-            f"the pruner never prunes: it begins at epoch {first}, and a trial has {epochs} epoch{'s' if epochs > 1 else ''}; set more epochs, "
-            f"or a lower {warmup[0]}"
+            f"the pruner never prunes: it begins at epoch {first}, and a trial has {length}; set more epochs, or a lower "
+            f"{warmup[0]}"
         )
