@@ -52,6 +52,6 @@ def note_idle_pruner(study: ImportedStudy, epochs: int) -> None:
     if first >= epochs:
         length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
         study.notes.append(
-            f"the pruner never prunes: it begins at epoch {first}, and a trial has {length}; set more epochs, or a lower "
-            f"{warmup[0]}"
+            f"the pruner never prunes: it begins at epoch {first}, and a trial has {length}; set more epochs, or a "
+            f"lower {warmup[0]}"
         )
