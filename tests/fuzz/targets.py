@@ -35,6 +35,7 @@ from hpo.study.attributes import DEFINITION, StudyAttributes
 from hpo.study.foreign.import_study import import_study
 from hpo.study.foreign.imported import ImportOptions
 from hpo.study.foreign.loop_file import import_loop
+from hpo.study.foreign.readers import read_search
 from hpo.study.input.config_file import read_config, read_parameters
 from hpo.study.input.preview import format_preview
 from hpo.study.input.study_file import parse_override, read_study
@@ -158,7 +159,8 @@ def _sweeps() -> list[bytes]:
 
 
 def _import_study(path: Path) -> None:
-    import_study(path, ImportOptions(dataset="mnist", renames={"value": "val_loss"})).toml("x")
+    renames = {"value": "val_loss"} if read_search(path).metric == "value" else {}  # a rename of nothing is refused
+    import_study(path, ImportOptions(dataset="mnist", renames=renames)).toml("x")
 
 
 def _import_script(path: Path) -> None:
