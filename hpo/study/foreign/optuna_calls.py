@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import optuna
 
 from hpo.errors import DefinitionError
 from hpo.study.foreign.domains import ComputedError, continuous, list_choices, number, stepped, whole
@@ -13,7 +16,7 @@ from hpo.study.foreign.optuna_conditions import Scope
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 from hpo.study.foreign.search import ForeignDomain, ForeignParameter
 
-__all__ = ["Suggestion", "is_suggestion", "read_suggestion"]
+__all__ = ["Suggestion", "find_name_parts", "is_suggestion", "read_suggestion"]
 
 ENDS = ("name", "low", "high")
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
@@ -32,12 +35,14 @@ class Suggestion:
 
     Attributes:
         name: of the parameter, which a part that is known only when the file runs stands in as it is written.
+        named: the expression of the name.
         source: the file.
         call: the call.
         scope: what is known where it stands.
     """
 
     name: str
+    named: ast.expr
     source: Source
     call: ast.Call
     scope: Scope
@@ -60,21 +65,36 @@ class Suggestion:
 
     def _describe_repeats(self) -> str:
         """Return a note where the name is known only when the file runs, so that it stands for several parameters."""
-        node = _bind(self.call, _kind(self.call))["name"]
+        node = self.named
         if not self.is_open:
             return ""
         used = [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and part.id in self.scope.loops]
         each = f"{used[0]} of {self.scope.loops[used[0]]}" if used else f"name {describe(node)}"
-        return f"the file suggests one for each {each} (line {self.call.lineno}), and this one stands for all of them"
+        where = f"the file suggests one for each {each} (line {self.call.lineno})"
+        return f"{where}, and this one stands for all of them, which can no longer differ"
 
     @property
     def is_open(self) -> bool:
         """True if the name is known only when the file runs."""
         try:
-            self.source.evaluate(_bind(self.call, _kind(self.call))["name"], self.scope.names)
+            self.source.evaluate(self.named, self.scope.names)
         except UnreadableError:
             return True
         return False
+
+    def describe_error(self) -> str:
+        """Return what Optuna has against the call when the file runs; empty if nothing is known."""
+        signature = inspect.signature(getattr(optuna.trial.Trial, _kind(self.call)))
+        try:
+            words = self.source.keywords(self.call)
+            if not any(isinstance(each, ast.Starred) for each in self.call.args):
+                signature.bind(None, *self.call.args, **words)
+        except UnreadableError:
+            return ""
+        except TypeError as error:
+            takes = ", ".join(_describe_argument(each) for each in list(signature.parameters.values())[1:])
+            return f"Optuna itself refuses {describe(self.call)} (line {self.call.lineno}): {error}; it takes {takes}"
+        return ""
 
     def domain(self) -> ForeignDomain:
         """Return the values.
@@ -84,7 +104,7 @@ class Suggestion:
             DefinitionError: they are wrong.
         """
         kind = _kind(self.call)
-        nodes = _bind(self.call, kind)
+        nodes = _bind(self.source, self.call)
         if kind == "suggest_categorical":
             return list_choices(self._choices(nodes["choices"])) if "choices" in nodes else list_choices(None)
         given = {name: self.source.evaluate(node, self.scope.names) for name, node in nodes.items() if name != "name"}
@@ -113,13 +133,31 @@ class Suggestion:
             raise
 
 
+def _describe_argument(parameter: inspect.Parameter) -> str:
+    return f"{parameter.name}=…" if parameter.kind is inspect.Parameter.KEYWORD_ONLY else parameter.name
+
+
 def _kind(call: ast.Call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else ""
 
 
-def _bind(call: ast.Call, kind: str) -> dict[str, ast.expr]:
-    given = dict(zip(ARGUMENTS[kind], call.args, strict=False))
-    return {**given, **{word.arg: word.value for word in call.keywords if word.arg}}
+def _bind(source: Source, call: ast.Call) -> dict[str, ast.expr]:
+    """Return the arguments of a suggestion by their names.
+
+    Raises:
+        UnreadableError: some are known only when the file runs.
+    """
+    return {**dict(zip(ARGUMENTS[_kind(call)], call.args, strict=False)), **source.keywords(call)}
+
+
+def _find_name(call: ast.Call) -> ast.expr | None:
+    return next(iter(call.args), None) or next((word.value for word in call.keywords if word.arg == "name"), None)
+
+
+def find_name_parts(call: ast.Call) -> set[str]:
+    """Return the variables that the name of a suggestion is built from."""
+    node = _find_name(call)
+    return set() if node is None else {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
 
 
 def is_suggestion(node: ast.AST) -> bool:
@@ -129,13 +167,10 @@ def is_suggestion(node: ast.AST) -> bool:
 
 def read_suggestion(source: Source, call: ast.Call, scope: Scope) -> Suggestion | None:
     """Return the suggestion that a call is; None if it is another call."""
-    kind = _kind(call)
-    if kind not in ARGUMENTS:
-        return None
-    node = _bind(call, kind).get("name")
+    node = _find_name(call) if is_suggestion(call) else None
     if node is None:
         return None
-    return Suggestion(_read_name(source, node, scope), source, call, scope)
+    return Suggestion(_read_name(source, node, scope), node, source, call, scope)
 
 
 def _read_name(source: Source, node: ast.expr, scope: Scope) -> str:

@@ -6,12 +6,15 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hpo.errors import DefinitionError
-from hpo.study.foreign.optuna_calls import is_suggestion
-from hpo.study.foreign.python_source import Source
+from hpo.study.foreign import hugging_face
+from hpo.study.foreign.optuna_calls import find_name_parts, is_suggestion
+from hpo.study.foreign.python_calls import list_defaults
+from hpo.study.foreign.python_source import Source, UnreadableError
 
-__all__ = ["Function", "Objective", "find_objective", "iterate_own"]
+__all__ = ["Function", "Objective", "find_objective", "iterate_own", "list_names"]
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -54,6 +57,25 @@ def find_objective(source: Source) -> Objective:
         DefinitionError: it can be one of several.
     """
     return _Functions(source).find()
+
+
+def list_names(source: Source, function: Function) -> list[dict[str, Any]]:
+    """Return the arguments that names of suggestions are built from, as each call of their function gives them.
+
+    Where these are known only when the file runs, or none are, it is one table without any.
+    """
+    defaults = list_defaults(function.args)
+    suggestions = [node for node in iterate_own(function) if isinstance(node, ast.Call) and is_suggestion(node)]
+    used = sorted(set().union(*map(find_name_parts, suggestions)) & defaults.keys())
+    found: list[dict[str, Any]] = []
+    for given in source.called.list_calls(function) if used else ():
+        nodes = {name: given[name] or defaults[name] or ast.Name(name, ast.Load()) for name in used}
+        try:
+            names = {name: source.evaluate(node) for name, node in nodes.items()}
+        except UnreadableError:
+            return [{}]
+        found += [names] if names not in found else []
+    return found or [{}]
 
 
 class _Functions:
@@ -100,9 +122,11 @@ class _Functions:
         return Objective(starts, reached, left_out)
 
     def _optimized(self) -> Iterator[ast.expr]:
-        """Yield what `optimize` is given in the file."""
+        """Yield what `optimize` is given in the file, and the search space of Hugging Face's trainer."""
         for call in self.source.calls():
-            if isinstance(call.func, ast.Attribute) and call.func.attr == "optimize":
+            if hugging_face.is_search(call):
+                yield from filter(None, [hugging_face.list_arguments(call).get("hp_space")])
+            elif isinstance(call.func, ast.Attribute) and call.func.attr == "optimize":
                 yield from call.args[:1]
                 yield from (word.value for word in call.keywords if word.arg == "func")
 

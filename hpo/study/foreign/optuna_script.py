@@ -13,7 +13,8 @@ from hpo.errors import DefinitionError
 from hpo.study.foreign.domains import read_each
 from hpo.study.foreign.optuna_calls import Suggestion, read_suggestion
 from hpo.study.foreign.optuna_conditions import Scope, list_values, read_iterations, read_match, read_test
-from hpo.study.foreign.optuna_functions import Function, Objective, find_objective, iterate_own
+from hpo.study.foreign.optuna_epochs import read_epochs
+from hpo.study.foreign.optuna_functions import Function, Objective, find_objective, iterate_own, list_names
 from hpo.study.foreign.optuna_settings import read_grid, read_settings
 from hpo.study.foreign.optuna_uses import Uses
 from hpo.study.foreign.python_source import Source, describe, parse_source
@@ -48,10 +49,21 @@ def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
     grid = read_grid(source)
     parameters = [replace(each, domain=grid.get(each.name, each.domain)) for each in parameters]
     settings, more = read_settings(source)
-    function = _name_objective(source, objective)
+    epochs, counted = read_epochs(source, objective.functions, parameters)
+    refused = [each for each in (suggestion.describe_error() for _, suggestion in named) if each]
+    function = _name_objective(source, objective) if not refused else ""
     runs = f"the function runs as it stands, too: hpo launch {path.name}:{function}" if function else ""
-    found = (*objective.notes(), *reader.notes, *notes, *more, *source.assumed.values(), *filter(None, [runs]))
-    return ForeignSearch(TOOL, tuple(parameters), notes=tuple(dict.fromkeys(found)), **settings)
+    found = (
+        *objective.notes(),
+        *reader.notes,
+        *notes,
+        *counted,
+        *more,
+        *refused,
+        *source.assumed.values(),
+        *filter(None, [runs]),
+    )
+    return ForeignSearch(TOOL, (*parameters, *epochs), notes=tuple(dict.fromkeys(found)), **settings)
 
 
 def _read_parameter(suggestion: Suggestion, uses: Uses) -> ForeignParameter:
@@ -141,7 +153,10 @@ class _Reader:
                 self.walk(read_match(statement), scope)
             case ast.FunctionDef() | ast.AsyncFunctionDef() if statement not in self.functions:
                 self.walk([inner for inner in iterate_own(statement) if isinstance(inner, Function)], scope)
-            case ast.FunctionDef(body=body) | ast.AsyncFunctionDef(body=body) | ast.ClassDef(body=body):
+            case ast.FunctionDef(body=body) | ast.AsyncFunctionDef(body=body):
+                for names in list_names(self.source, statement):
+                    self.walk(body, replace(scope, names={**scope.names, **names}))
+            case ast.ClassDef(body=body):
                 self.walk(body, scope)
             case ast.Assign(targets=[target], value=value) | ast.AnnAssign(target=target, value=ast.expr() as value):
                 self._suggest(value, scope)

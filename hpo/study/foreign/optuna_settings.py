@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import optuna
 
 from hpo.errors import DefinitionError
+from hpo.study.foreign import hugging_face
 from hpo.study.foreign.domains import count, list_choices, number
+from hpo.study.foreign.optuna_runs import add_runs
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 from hpo.study.foreign.search import ForeignDomain, Method, name_values
 from hpo.study.pruners import PRUNERS
@@ -29,6 +31,8 @@ SAMPLERS: Mapping[str, Method] = {
     "NSGAIISampler": "nsga2",
     "QMCSampler": "qmc",
 }
+LONGEST = 200  # characters of the expression of a sampler or a pruner
+OPTIMIZE = ("func", "n_trials", "timeout", "n_jobs", "catch", "callbacks")  # its arguments, in their order
 PRUNER_NAMES = {pruner.target: name for name, pruner in PRUNERS.items()}
 
 
@@ -39,33 +43,68 @@ def read_settings(source: Source) -> tuple[dict[str, Any], list[str]]:
         DefinitionError: a setting is wrong.
     """
     notes: list[str] = []
-    nodes: dict[str, ast.expr] = {}
-    studies = 0
-    for call in source.calls():
-        called = call.func.attr if isinstance(call.func, ast.Attribute) else source.origin(call.func).rpartition(".")[2]
-        if called in ("create_study", "optimize"):
-            studies += called == "create_study"
-            nodes.update({word.arg: word.value for word in call.keywords if word.arg})
-            if called == "optimize" and len(call.args) > 1:
-                nodes["n_trials"] = call.args[1]
-    if studies > 1:
-        notes.append(f"it makes {studies} studies; what they are given is taken from the last that gives it")
-    trials = _evaluate(source, nodes, "n_trials", notes)
-    timeout = _evaluate(source, nodes, "timeout", notes)
+    trainers = [call for call in source.calls() if hugging_face.is_search(call)]
+    studies = [call for call in source.calls() if _name_called(source, call) == "create_study"]
+    runs = [call for call in source.calls() if _name_called(source, call) == "optimize"]
+    given = [_list_arguments(source, call, notes) for call in (*studies, *runs, *trainers)]
+    nodes = {name: node for arguments in given for name, node in arguments.items()}
+    if len(studies) > 1:
+        notes.append(f"it makes {len(studies)} studies; what they are given is taken from the last that gives it")
+        total = dict(nodes)
+    else:
+        total = nodes | add_runs(source, given[len(studies) :], notes)
+    trials = _evaluate(source, total, "n_trials", notes)
+    timeout = _evaluate(source, total, "timeout", notes)
     name = _evaluate(source, nodes, "study_name", notes)
-    directions = _read_directions(source, nodes, notes) if studies else []
-    if directions:
-        notes.append("what its function returns has no name there, and is called value here")
     found = {
-        **(name_values(directions) if directions else {}),
-        **_read_sampler(source, nodes, notes, made=studies > 0),
+        **_read_objectives(source, nodes, trainers, notes, made=bool(studies)),
+        **_read_sampler(source, nodes, notes, made=bool(studies or trainers)),
         "trials": None if trials is None else count(trials, "n_trials"),
         "timeout": None if timeout is None else number(timeout, "timeout"),
-        "pruner": _read_pruner(source, nodes, notes),
+        "pruner": _read_pruner(source, nodes, notes, reports=bool(trainers)),
         "name": name if isinstance(name, str) else None,
     }
     _note_absent(source, nodes, notes)
     return found, notes
+
+
+def _name_called(source: Source, call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else source.origin(call.func).rpartition(".")[2]
+
+
+def _list_arguments(source: Source, call: ast.Call, notes: list[str]) -> dict[str, ast.expr]:
+    """Return the arguments of a call that makes or runs a study, by their names."""
+    if hugging_face.is_search(call):
+        return hugging_face.list_arguments(call)
+    try:
+        words = source.keywords(call)
+    except UnreadableError:
+        words = {word.arg: word.value for word in call.keywords if word.arg}
+        unpacked = ", ".join(f"**{describe(word.value)}" for word in call.keywords if not word.arg)
+        notes.append(
+            f"{unpacked} of {_name_called(source, call)} (line {call.lineno}) is known only when the file runs"
+        )
+    positional = dict(zip(OPTIMIZE, call.args, strict=False)) if _name_called(source, call) == "optimize" else {}
+    return positional | words
+
+
+def _read_objectives(
+    source: Source, nodes: Mapping[str, ast.expr], trainers: Sequence[ast.Call], notes: list[str], *, made: bool
+) -> dict[str, Any]:
+    """Return the objectives as attributes of a search."""
+    if trainers:
+        objectives, more = hugging_face.name_objectives(source, trainers[-1])
+        notes += more
+        return objectives
+    directions = _read_directions(source, nodes, notes) if made else []
+    if not directions:
+        return {}
+    if len(directions) == 1:
+        notes.append("what its function returns has no name there, and is called value here")
+    else:
+        names = " and ".join(f"value_{place + 1}" for place in range(len(directions)))
+        notes.append(f"what its function returns has no names there, and is called {names} here")
+    return name_values(directions)
 
 
 def _note_absent(source: Source, nodes: Mapping[str, ast.expr], notes: list[str]) -> None:
@@ -109,9 +148,15 @@ def _read_direction(source: Source, node: ast.expr, notes: list[str]) -> Any:
     return direction
 
 
-def _read_component(source: Source, nodes: Mapping[str, ast.expr], name: str) -> ast.Call | None:
-    node = source.resolve(nodes[name]) if name in nodes else None
-    return node if isinstance(node, ast.Call) else None
+def _read_component(source: Source, nodes: Mapping[str, ast.expr], name: str, notes: list[str]) -> ast.Call | None:
+    """Return the call that makes a sampler or a pruner; None, with a note if it is there, where it is none."""
+    node = source.resolve(nodes[name]) if name in nodes else ast.Constant(None)
+    if isinstance(node, ast.Call):
+        return node
+    if describe(node) != "None":
+        where = f"{name} = {describe(node, LONGEST)} (line {node.lineno})"
+        notes.append(f"{where} is known only when the file runs; the study file says which it is here")
+    return None
 
 
 def _class_name(source: Source, call: ast.Call) -> str:
@@ -120,12 +165,10 @@ def _class_name(source: Source, call: ast.Call) -> str:
 
 def _read_sampler(source: Source, nodes: Mapping[str, ast.expr], notes: list[str], *, made: bool) -> dict[str, Any]:
     """Return the sampler, its options and its seed, as attributes of a search."""
-    call = _read_component(source, nodes, "sampler")
+    call = _read_component(source, nodes, "sampler", notes)
     if call is None:
-        if "sampler" in nodes and describe(nodes["sampler"]) != "None":
-            notes.append(f"sampler = {describe(nodes['sampler'])} is known only when the file runs")
-            return {}
-        return {"method": "tpe"} if made else {}  # the default of create_study
+        is_default = "sampler" not in nodes or describe(nodes["sampler"]) == "None"
+        return {"method": "tpe"} if made and is_default else {}  # the default of create_study
     name = _class_name(source, call)
     if name not in SAMPLERS:
         notes.append(f"sampler {shorten(name)} has no equivalent among the samplers")
@@ -160,12 +203,18 @@ def read_grid(source: Source) -> dict[str, ForeignDomain]:
     return {}
 
 
-def _read_pruner(source: Source, nodes: Mapping[str, ast.expr], notes: list[str]) -> Any:
-    """Return the pruner as a study file has it; Optuna's default, the median, if the function asks for one."""
-    call = _read_component(source, nodes, "pruner")
-    asks = any(isinstance(node, ast.Attribute) and node.attr == "should_prune" for node in ast.walk(source.tree))
+def _read_pruner(source: Source, nodes: Mapping[str, ast.expr], notes: list[str], *, reports: bool) -> Any:
+    """Return the pruner as a study file has it; Optuna's default, the median, if the function asks for one.
+
+    Hugging Face's trainer asks by itself.
+    """
+    call = _read_component(source, nodes, "pruner", notes)
+    asks = reports or any(
+        isinstance(node, ast.Attribute) and node.attr == "should_prune" for node in ast.walk(source.tree)
+    )
     if call is None:
-        return "median" if asks and "pruner" not in nodes else None
+        is_default = "pruner" not in nodes or describe(nodes["pruner"]) == "None"
+        return "median" if asks and is_default else None
     theirs = _class_name(source, call)
     name = PRUNER_NAMES.get(theirs)
     if name is None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hpo.errors import DefinitionError
+from hpo.study.foreign.python_calls import Argument, CalledFunctions
 from hpo.study.foreign.table_names import TableNames
 from hpo.utils.text import shorten
 
@@ -37,10 +38,10 @@ class UnreadableError(Exception):
     """An expression whose value is known only when the file runs."""
 
 
-def describe(node: ast.AST) -> str:
+def describe(node: ast.AST, length: int = 60) -> str:
     """Return an expression as a file has it, shortened, on one line."""
     try:
-        return shorten(" ".join(ast.unparse(node).split()), 60, quote=False)
+        return shorten(" ".join(ast.unparse(node).split()), length, quote=False)
     except RecursionError:
         return "…"
 
@@ -62,11 +63,10 @@ def parse_source(text: str) -> Source:
     return Source(tree, *_collect(tree))
 
 
-def _collect(tree: ast.Module) -> tuple[dict[str, str], dict[str, ast.expr], dict[str, ast.expr], frozenset[str]]:
-    """Return what names are imported as, the expressions of names bound once, defaults of arguments, and all names."""
+def _collect(tree: ast.Module) -> tuple[dict[str, str], dict[str, ast.expr], Counter[str]]:
+    """Return what names are imported as, the expressions of names bound once, and how often each name is bound."""
     imports: dict[str, str] = {}
     assigned: dict[str, ast.expr] = {}
-    defaults: dict[str, ast.expr] = {}
     bound: Counter[str] = Counter()
     for node in ast.walk(tree):
         match node:
@@ -82,25 +82,13 @@ def _collect(tree: ast.Module) -> tuple[dict[str, str], dict[str, ast.expr], dic
                 | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
             ):
                 assigned[name] = value
-            case ast.arguments():
-                defaults.update(_argument_defaults(node))
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             bound[node.id] += 1
         elif isinstance(node, ast.arg):
             bound[node.arg] += 1
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
             bound[node.name] += 1
-    once = {name: value for name, value in assigned.items() if bound[name] == 1}
-    return imports, once, {name: value for name, value in defaults.items() if bound[name] == 1}, frozenset(bound)
-
-
-def _argument_defaults(arguments: ast.arguments) -> Iterator[tuple[str, ast.expr]]:
-    positional = [*arguments.posonlyargs, *arguments.args]
-    for each, value in zip(reversed(positional), reversed(arguments.defaults), strict=False):
-        yield each.arg, value
-    for each, given in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        if given is not None:
-            yield each.arg, given
+    return imports, {name: value for name, value in assigned.items() if bound[name] == 1}, bound
 
 
 @dataclass
@@ -111,8 +99,7 @@ class Source:
         tree: of its syntax.
         imports: full names of what is imported, by the names that the file gives them.
         assigned: expressions of the names that are assigned once, in any function.
-        defaults: expressions of the defaults of arguments whose names stand for nothing else.
-        bound: names that the file gives to values, arguments, functions and classes.
+        bound: how often the file gives each name to a value, an argument, a function or a class.
         assumed: notes on defaults that were taken for values.
         steps: expressions that have been evaluated.
     """
@@ -120,15 +107,25 @@ class Source:
     tree: ast.Module
     imports: Mapping[str, str]
     assigned: Mapping[str, ast.expr]
-    defaults: Mapping[str, ast.expr]
-    bound: frozenset[str]
+    bound: Mapping[str, int]
     assumed: dict[str, str] = field(default_factory=dict)
     steps: int = 0
+    _pending: set[str] = field(default_factory=set)
 
     @cached_property
     def tables(self) -> TableNames:
         """The names of the file's tables, and what adds to them."""
         return TableNames(self.tree)
+
+    @cached_property
+    def called(self) -> CalledFunctions:
+        """The file's functions with their calls."""
+        return CalledFunctions(self.tree)
+
+    @cached_property
+    def arguments(self) -> Mapping[str, Argument]:
+        """Arguments whose names stand for nothing else in the file."""
+        return {name: each for name, each in self.called.list_arguments().items() if self.bound[name] == 1}
 
     def calls(self) -> Iterator[ast.Call]:
         """Yield all calls, in the file's order."""
@@ -147,6 +144,35 @@ class Source:
             return ""
         known = self.imports.get(node.id, node.id)
         return ".".join([known, *reversed(parts)])
+
+    def keywords(self, call: ast.Call) -> dict[str, ast.expr]:
+        """Return the keywords of a call, with those of the tables that it unpacks.
+
+        Raises:
+            UnreadableError: a table is known only when the file runs.
+        """
+        self.steps += 1
+        if self.steps > STEPS:
+            raise UnreadableError
+        words: dict[str, ast.expr] = {}
+        try:
+            for word in call.keywords:
+                words |= {word.arg: word.value} if word.arg else self._entries(word.value)
+        except RecursionError as error:  # tables that are parts of each other
+            raise UnreadableError from error
+        return words
+
+    def _entries(self, node: ast.expr) -> dict[str, ast.expr]:
+        match self.resolve(node):
+            case ast.Dict(keys=keys, values=values) as table if not any(self.tables.additions(table)):
+                entries: dict[str, ast.expr] = {}
+                for key, value in zip(keys, values, strict=True):
+                    entries |= self._entries(value) if key is None else {str(self.evaluate(key)): value}
+                return entries
+            case ast.Call(func=function, args=[]) as call if self.origin(function) == "dict":
+                if not any(self.tables.additions(call)):
+                    return self.keywords(call)
+        raise UnreadableError
 
     def resolve(self, node: ast.expr) -> ast.expr:
         """Return the expression that a name stands for; any other as it is."""
@@ -210,10 +236,30 @@ class Source:
     def _look_up(self, name: str) -> Any:
         if name in self.assigned:
             return self._evaluate(self.assigned[name], NO_LOCALS)
-        if name not in self.defaults:
+        if name not in self.arguments or name in self._pending:
             raise UnreadableError
-        value = self._evaluate(self.defaults[name], NO_LOCALS)
-        self.assumed[name] = f"{name} = {shorten(value)} is taken from a default, in line {self.defaults[name].lineno}"
+        self._pending.add(name)  # a function may call itself
+        try:
+            return self._read_argument(name, self.arguments[name])
+        finally:
+            self._pending.remove(name)
+
+    def _read_argument(self, name: str, argument: Argument) -> Any:
+        """Return what all calls of its function give to an argument; else its default, which is noted."""
+        calls = [argument.default if each is None else each for each in argument.given]
+        given = [each for each in calls if each is not None]
+        try:
+            values = [self.evaluate(each, NO_LOCALS) for each in given]
+        except UnreadableError:
+            values = []
+        if any(argument.given) and values and all(value == values[0] for value in values):
+            return values[0]
+        if argument.default is None:
+            raise UnreadableError
+        value = self._evaluate(argument.default, NO_LOCALS)
+        others = ", ".join(f"{describe(each)} in line {each.lineno}" for each in given if each is not argument.default)
+        note = f"{name} = {shorten(value)} is taken from a default, in line {argument.default.lineno}"
+        self.assumed[name] = f"{note}; the file gives it {others}" if others else note
         return value
 
     def _items(self, parts: Sequence[ast.expr], names: Mapping[str, Any]) -> list[Any]:

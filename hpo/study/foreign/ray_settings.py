@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hpo.errors import DefinitionError
+from hpo.study.foreign import hugging_face
 from hpo.study.foreign.domains import count, number
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 from hpo.study.foreign.search import Method
@@ -29,9 +30,8 @@ METHODS: Mapping[str, Method] = {
     "random": "random",
 }
 DIRECTIONS = {"min": "minimize", "max": "maximize", "minimize": "minimize", "maximize": "maximize"}
-# Settings of `Trainer.hyperparameter_search` of Hugging Face that Ray knows under another name, and its default.
-HUGGING_FACE = {"n_trials": "num_samples", "direction": "mode", "hp_name": "name"}
-HUGGING_FACE_TRIALS = 20
+# Settings of `Trainer.hyperparameter_search` of Hugging Face that Ray knows under another name.
+HUGGING_FACE = {"n_trials": "num_samples", "hp_name": "name"}
 STARTUP = "n_initial_points"  # of HyperOpt: the trials before its model is used
 READ = ("metric", "mode", "space", "max_concurrent", STARTUP)  # of a search algorithm
 EPOCH_ATTRIBUTES = ("training_iteration", "epoch", "epochs")
@@ -45,15 +45,16 @@ class _Settings:
         self.source = source
         self.notes: list[str] = []
         self.nodes: dict[str, ast.expr] = {}
+        self.objectives: dict[str, Any] = {}  # of Hugging Face's trainer
         for call in source.calls():
             module, _, name = source.origin(call.func).rpartition(".")
             if name in CONFIGURING and module.split(".")[0] == "ray":
                 self.nodes.update({word.arg: word.value for word in call.keywords if word.arg})
-            elif isinstance(call.func, ast.Attribute) and call.func.attr == "hyperparameter_search":
-                self.nodes.update(
-                    {HUGGING_FACE.get(word.arg, word.arg): word.value for word in call.keywords if word.arg}
-                )
-                self.nodes.setdefault("num_samples", ast.Constant(HUGGING_FACE_TRIALS))
+            elif hugging_face.is_search(call):
+                given = hugging_face.list_arguments(call)
+                self.nodes.update({HUGGING_FACE.get(key, key): node for key, node in given.items()})
+                self.objectives, notes = hugging_face.name_objectives(source, call)
+                self.notes += notes
 
     def value(self, name: str, nodes: Mapping[str, ast.expr] | None = None) -> Any:
         """Return the value of a setting, or None, with a note where it is known only when the file runs."""
@@ -126,7 +127,7 @@ def read_settings(source: Source, grids: Sequence[int], *, drawn: bool) -> tuple
         "pruner": pruner,
         "name": name if isinstance(name, str) else None,
     }
-    return found, settings.notes
+    return found | settings.objectives, settings.notes
 
 
 def _read_options(settings: _Settings, method: Method | None, arguments: Mapping[str, ast.expr]) -> dict[str, Any]:

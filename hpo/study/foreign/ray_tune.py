@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import DefinitionError
+from hpo.study.foreign import hugging_face
 from hpo.study.foreign.domains import ComputedError, read_each
 from hpo.study.foreign.python_source import Source, UnreadableError, describe, parse_source
 from hpo.study.foreign.ray_domains import is_domain, is_grid, name_domain, read_domain, read_values
@@ -102,11 +103,11 @@ def _find_space(source: Source) -> list[Leaf]:
 def _given_spaces(source: Source) -> Iterator[ast.expr]:
     """Yield what functions of Ray's are given as a search space, and Hugging Face's `hyperparameter_search`."""
     for call in source.calls():
+        if hugging_face.is_search(call):
+            yield from hugging_face.list_spaces(source, call)
         for word in call.keywords:
             if word.arg is not None and SPACES.get(source.origin(call.func)) == word.arg:
                 yield word.value
-            elif word.arg == "hp_space" and isinstance(word.value, ast.Lambda):
-                yield word.value.body
 
 
 def _search_tables(source: Source, nodes: Iterable[ast.expr], *, constants: bool = False) -> dict[int, list[Leaf]]:

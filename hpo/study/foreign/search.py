@@ -125,12 +125,12 @@ class Goal:
     direction: Direction | None
 
 
-def name_values(directions: Sequence[Direction]) -> dict[str, Any]:
+def name_values(directions: Sequence[Direction], name: str = "value") -> dict[str, Any]:
     """Return the objectives, as attributes of a search, of a tool whose functions return numbers without names.
 
-    They are called `value`, or `value_1`, `value_2`, … where there are several.
+    They have that name, or `value_1`, `value_2`, … where there are several.
     """
-    names = ["value"] if len(directions) == 1 else [f"value_{number + 1}" for number in range(len(directions))]
+    names = [name] if len(directions) == 1 else [f"{name}_{number + 1}" for number in range(len(directions))]
     first, *others = [Goal(*pair) for pair in zip(names, directions, strict=True)]
     return {"metric": first.metric, "direction": first.direction, "also": tuple(others)}
 

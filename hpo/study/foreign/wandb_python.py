@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hpo.config.choices import Direction
 from hpo.errors import DefinitionError
+from hpo.study.foreign import hugging_face
 from hpo.study.foreign.domains import Problems, count
 from hpo.study.foreign.python_source import Source, UnreadableError, describe, parse_source
 from hpo.study.foreign.python_tables import Cell, Tables
@@ -19,6 +21,7 @@ from hpo.study.foreign.wandb import read_sweep
 __all__ = ["read", "recognizes"]
 
 PARAMETERS = re.compile(r"""["']parameters["']|\bparameters\s*=""")
+AGENT = ("sweep_id", "function", "entity", "project", "count")  # its arguments, in their order
 METHOD = re.compile(r"""["']method["']|\bmethod\s*=""")
 
 
@@ -46,9 +49,11 @@ def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
     parameters = _evaluate(tables, {name: cell for name, cell in named.items() if name not in computed}, "parameters.")
     search = read_sweep({**sweep, "parameters": parameters}, path)
     absent = [ForeignParameter((name,), Computed(_describe_value(tables, cell))) for name, cell in computed.items()]
-    trials, notes = _read_count(source, search)
-    notes = [*search.notes, *notes, *tables.notes, *source.assumed.values()]
-    return replace(search, parameters=(*search.parameters, *absent), trials=trials, notes=tuple(notes))
+    trials, counted = _read_count(source, search)
+    direction, directed = _read_direction(source, search)
+    notes = (*search.notes, *counted, *directed, *tables.notes, *source.assumed.values())
+    everything = (*search.parameters, *absent)
+    return replace(search, parameters=everything, trials=trials, direction=direction, notes=notes)
 
 
 def _evaluate(tables: Tables, cells: Mapping[str, Cell], prefix: str) -> dict[str, Any]:
@@ -118,15 +123,45 @@ def _describe_value(tables: Tables, cell: Cell) -> str:
 
 
 def _read_count(source: Source, search: ForeignSearch) -> tuple[int | None, list[str]]:
-    """Return the number of trials, which `wandb.agent` may say, and a note on what it counts."""
+    """Return the number of trials, which the sweep and its agents may say, and notes on what these count."""
+    given = list(_list_counts(source))
+    if not given:
+        return search.trials, []
+    written = " and ".join(f"{name} = {describe(node)} (line {node.lineno})" for name, node in given)
+    try:
+        total = sum(count(source.evaluate(node), name) for name, node in given)
+    except UnreadableError:
+        return search.trials, [f"{written}: known only when the file runs"]
+    if search.trials is not None:
+        trials = min(total, search.trials)
+        return trials, [f"run_cap = {search.trials} and {written}: the smaller, {trials}, is the number of trials here"]
+    if len(given) > 1:
+        return total, [f"{written}: here {total} trials in all"]
+    in_each = [f"wandb.agent has count = {total} in each process; here it is that of all trials"]
+    return total, in_each if given[0][0] == "count" else []
+
+
+def _list_counts(source: Source) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the numbers of trials of `wandb.agent` and of Hugging Face's trainer, each with its name there."""
     for call in source.calls():
-        for word in call.keywords:
-            if source.origin(call.func) == "wandb.agent" and word.arg == "count" and search.trials is None:
-                try:
-                    trials = count(source.evaluate(word.value), "count")
-                except UnreadableError:
-                    return None, [
-                        f"count = {describe(word.value)} (line {call.lineno}) is known only when the file runs"
-                    ]
-                return trials, [f"wandb.agent has count = {trials} in each process; here it is that of all trials"]
-    return search.trials, []
+        if hugging_face.is_search(call):
+            yield "n_trials", hugging_face.list_arguments(call)["n_trials"]
+        elif source.origin(call.func) == "wandb.agent":
+            arguments = dict(zip(AGENT, call.args, strict=False)) | {word.arg: word.value for word in call.keywords}
+            if "count" in arguments and describe(arguments["count"]) != "None":
+                yield "count", arguments["count"]
+
+
+def _read_direction(source: Source, search: ForeignSearch) -> tuple[Direction | None, list[str]]:
+    """Return the direction of the metric, which Hugging Face's trainer gives the sweep, and notes."""
+    for call in filter(hugging_face.is_search, source.calls()):
+        try:
+            directions = hugging_face.read_directions(source, call)
+        except UnreadableError:
+            directions = []
+        if len(directions) == 1:
+            return directions[0], []
+        written = describe(hugging_face.list_arguments(call)["direction"])
+        kept = f"the sweep has one metric, and its goal counts here: {search.direction}"
+        return search.direction, [f"direction = {written} (line {call.lineno}): {kept}"]
+    return search.direction, []

@@ -11,7 +11,7 @@ from hpo.study.foreign.import_study import import_study
 from hpo.study.foreign.imported import ImportOptions
 from hpo.study.foreign.loop_file import import_loop
 from hpo.study.foreign.readers import read_search
-from hpo.study.foreign.search import Choices, ForeignSearch
+from hpo.study.foreign.search import Choices, Constant, ForeignSearch, Range
 
 OBJECTIVE = """import math
 import numpy as np
@@ -204,7 +204,10 @@ def test_a_suggestion_for_each_of_unknown_layers_is_said_to_stand_for_all(
     search = read(tmp_path, OBJECTIVE.replace("{}", lines))
     [parameter] = search.parameters
     assert parameter.name == "units__"
-    assert parameter.note == f"the file suggests one for each {each} (line 4), and this one stands for all of them"
+    assert parameter.note == (
+        f"the file suggests one for each {each} (line 4), and this one stands for all of them, "
+        "which can no longer differ"
+    )
     assert not any("is not read" in note for note in search.notes)
 
 
@@ -264,6 +267,19 @@ def test_options_of_a_pruner_may_have_no_names(tmp_path: Path, pruner: str, expe
         ("sampler=optuna.samplers.TPESampler(gamma=f, weights=g)", "", "sampler TPESampler: gamma, weights have no eq"),
         ("sampler=optuna.samplers.CmaEsSampler(x0=start)", "", "sampler CmaEsSampler: x0 has no equivalent"),
         ("pruner=optuna.pruners.HyperbandPruner(colour=1)", "", "pruner HyperbandPruner: colour has no equivalent"),
+        ("sampler=A() if X else B()", "", "sampler = A() if X else B() (line 5) is known only when the file runs"),
+        ("pruner=A() if X else B()", "", "pruner = A() if X else B() (line 5) is known only when the file runs"),
+        ("pruner=PRUNERS[args.pruner]", "", "pruner = PRUNERS[args.pruner] (line 5) is known only when the file runs"),
+        ("**options", "", "**options of create_study (line 5) is known only when the file runs"),
+        (
+            "directions=['minimize', 'maximize']",
+            "",
+            "what its function returns has no names there, and is called value_1 and value_2 here",
+        ),
+        ("", ")\nstudy.optimize(objective, n_trials=2", "n_trials = 3 (line 6) and 2 (line 7): here 5 trials in all"),
+        ("", ", timeout=9)\nstudy.optimize(objective, 2, 1.5", "timeout = 9 (line 6) and 1.5 (line 7): here 10.5 sec"),
+        ("", ")\nstudy.optimize(objective, n_trials=N", "n_trials = 3 (line 6) and N (line 7): the sum is known only"),
+        ("", ")\nstudy.optimize(objective", "n_trials = 3 (line 6), and 1 of 2 calls of optimize without it: there is"),
         ("", ", n_jobs=4", "n_jobs = 4: hpo launch --workers"),
         ("", ", callbacks=[stop]", "callbacks = [stop] have no equivalent"),
         (")\nstudy.enqueue_trial({'lr': 0.1}", "", "study.enqueue_trial({'lr': 0.1}) (line 6) is left out; warm_start"),
@@ -271,6 +287,104 @@ def test_options_of_a_pruner_may_have_no_names(tmp_path: Path, pruner: str, expe
 )
 def test_settings_of_a_study_that_have_no_place_are_said(tmp_path: Path, study: str, more: str, note: str) -> None:
     assert any(each.startswith(note) for each in read(tmp_path, STUDY.format(study, more)).notes)
+
+
+@pytest.mark.parametrize(
+    ("more", "trials", "timeout"),
+    [
+        (")\nstudy.optimize(objective, n_trials=2", 5, None),
+        (", timeout=9)\nstudy.optimize(objective, 2, 1.5", 5, 10.5),
+        (", timeout=9)\nstudy.optimize(objective, timeout=3", None, 12),
+        (")\nstudy.optimize(objective, n_trials=N", None, None),
+    ],
+)
+def test_limits_of_several_runs_are_added(tmp_path: Path, more: str, trials: int | None, timeout: float | None) -> None:
+    search = read(tmp_path, STUDY.format("", more))
+    assert (search.trials, search.timeout) == (trials, timeout)
+
+
+def test_tables_that_a_call_unpacks_are_its_arguments(tmp_path: Path) -> None:
+    tables = "ENDS = dict(low=1e-3, high=0.1)\nLOG = {**ENDS, 'log': True}\nMADE = {'direction': 'maximize'}\n"
+    text = STUDY.format("**MADE", "").replace('"lr", 1e-3, 1e-1', '"lr", **LOG')
+    search = read(tmp_path, tables + text)
+    assert search.parameters[0].domain == Range(0.001, 0.1, log=True)
+    assert search.direction == "maximize"
+
+
+@pytest.mark.parametrize("change", ["ENDS['low'] = x", "ENDS = {**ENDS, 'log': True}", "ENDS.update(low=2)"])
+def test_a_table_that_changes_is_not_unpacked(tmp_path: Path, change: str) -> None:
+    text = STUDY.format("", "").replace('"lr", 1e-3, 1e-1', '"lr", **ENDS')
+    with pytest.raises(RequestError, match=r"\*\*ENDS\) .* is known only when the file runs"):
+        read(tmp_path, f"ENDS = dict(low=1e-3, high=0.1)\n{change}\n{text}")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("trial.suggest_int('width', 32, 256, 32)", "too many positional arguments; it takes name, low, high, step=…"),
+        ("trial.suggest_float('width', 0.1, 0.2, base=2)", "got an unexpected keyword argument 'base'; it takes name"),
+    ],
+)
+def test_a_call_that_optuna_refuses_is_said(tmp_path: Path, call: str, message: str) -> None:
+    notes = "\n".join(read(tmp_path, OBJECTIVE.format(f"d = {call}")).notes)
+    assert f"Optuna itself refuses {call} (line 4): {message}" in notes
+    assert "hpo launch" not in notes
+
+
+# Helper functions, and epochs.
+
+HELPER = """
+def suggest(trial, prefix, low=1):
+    return {"wd": trial.suggest_float(prefix + "wd", 0, 0.1), "n": trial.suggest_int(f"{prefix}n", low, 8)}
+def objective(trial):
+    %s
+study.optimize(objective, n_trials=3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        ("return suggest(trial, 'a_'), suggest(trial, prefix='b_')", ["a_wd", "a_n", "b_wd", "b_n"]),
+        ("return suggest(trial, 'a_'), suggest(trial, 'a_', 1)", ["a_wd", "a_n"]),
+        ("return suggest(trial, A), suggest(trial, 'b_')", ["prefix + 'wd'", "_n"]),
+        ("return suggest(trial, *given), suggest(trial, 'b_')", ["prefix + 'wd'", "_n"]),
+    ],
+)
+def test_a_helper_suggests_for_each_text_that_it_is_called_with(tmp_path: Path, lines: str, names: list[str]) -> None:
+    search = read(tmp_path, HELPER % lines)
+    assert [each.name for each in search.parameters] == names
+    stands = [each for each in search.parameters if "can no longer differ" in each.note]
+    assert len(stands) == (2 if "_n" in names else 0)
+
+
+REPORTED = "for epoch in {}:\n        trial.report({}, epoch)\n    d = trial.suggest_int('width', 4, 8)"
+
+
+@pytest.mark.parametrize(
+    ("lines", "epochs", "note"),
+    [
+        (REPORTED.format("range(3000)", "x"), 3000, "epochs = 3000, from range(3000) in line 4"),
+        ("N = 30\n    " + REPORTED.format("range(1, N + 1)", "x"), 30, "epochs = 30, from range(1, N + 1) in line 5"),
+        (f"d = Trainer(max_epochs=25).fit(epochs=25, n={WIDTH})", 25, "epochs = 25, from epochs=25 in line 4"),
+        ("for e in range(9):\n        for b in range(99): step()\n        if e: trial.report(1, e)\n    d = " + WIDTH,
+         9, "epochs = 9, from range(9) in line 4"),
+        (f"d = fit(epochs=25, n={WIDTH}); fit(epochs=5)", None, "it has several numbers of epochs, of which none is "
+         "taken: 25, from epochs=25 in line 4; 5, from epochs=5 in line 4"),
+        (f"d = fit(epochs=args.epochs, n={WIDTH})", None, ""),
+        (REPORTED.format("range(args.epochs)", "x"), None, ""),
+        (REPORTED.format("range(5)", "x").replace("epoch", "fold"), None, ""),
+        (f"for e in range(9): step()\n    d = {WIDTH}", None, ""),
+        (f"d = fit(epochs=25, n={WIDTH}, m=trial.suggest_int('num_epochs', 1, 9))", None, ""),
+    ],
+)  # fmt: skip
+def test_epochs_are_the_times_that_a_function_reports_or_an_argument(
+    tmp_path: Path, lines: str, epochs: int | None, note: str
+) -> None:
+    search = read(tmp_path, OBJECTIVE.replace("{}", lines))
+    found = [each.domain for each in search.parameters if each.name == "epochs"]
+    assert found == ([] if epochs is None else [Constant(epochs)])
+    assert [each for each in search.notes if "epochs" in each] == ([note] if note else [])
 
 
 @pytest.mark.parametrize("given", ["sampler=GridSampler({'lr': [0.1, 0.01]})", "sampler=GridSampler(search_space=G)"])

@@ -93,9 +93,10 @@ MUTATIONS = "tune.schedulers.PB2(mode='max', hyperparam_bounds={'lr': [1e-5, 1e-
     [
         ("tune.run(train, config={'lr': 0.1, 'size': 3}, scheduler=%s)", ["lr", "size"]),
         ("tune.run(train, scheduler=%s)", ["lr"]),
-        ("trainer.hyperparameter_search(hp_space=lambda _: {'size': 3}, scheduler=%s)", ["size", "lr"]),
+        ("trainer.hyperparameter_search(lambda _: {'size': 3}, direction='maximize', scheduler=%s)", ["size", "lr"]),
         (
-            "trainer.hyperparameter_search(hp_space=lambda _: {'size': tune.choice([1, 2])}, scheduler=%s)",
+            "trainer.hyperparameter_search(hp_space=space, direction='maximize', scheduler=%s)\n"
+            "def space(trial): return {'size': tune.choice([1, 2])}",
             ["size", "lr"],
         ),
         ("other = {'size': tune.choice([1, 2])}; tune.run(train, scheduler=%s)", ["size", "lr"]),
@@ -105,12 +106,6 @@ def test_mutations_are_no_space_of_their_own(tmp_path: Path, call: str, names: l
     search = read(tmp_path, IMPORT + call % MUTATIONS)
     assert [each.name for each in search.parameters] == names
     assert search.direction == "maximize"
-
-
-def test_a_search_of_hugging_face_has_its_own_names_for_rays_settings(tmp_path: Path) -> None:
-    call = "trainer.hyperparameter_search(hp_space=lambda _: {'x': tune.uniform(0, 1)}, direction='maximize'%s)"
-    searches = [read(tmp_path, IMPORT + call % more) for more in (", n_trials=8", "")]
-    assert [(each.trials, each.direction) for each in searches] == [(8, "maximize"), (20, "maximize")]
 
 
 def test_settings_of_rays_search_algorithm_are_read_or_named(tmp_path: Path) -> None:
@@ -123,3 +118,37 @@ def test_settings_of_rays_search_algorithm_are_read_or_named(tmp_path: Path) -> 
         "these settings of HyperOptSearch have no equivalent: random_state_seed = 3, points_to_evaluate = []"
         in search.notes
     )
+
+
+MAIN = """from ray import tune
+def main({}):
+    tune.run(train, config={{"x": tune.uniform(0, 1)}}, num_samples=samples)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls", "trials", "note"),
+    [
+        ("samples=10", "main(samples=50)", 50, ""),
+        ("gpus, samples=10", "main(0, 50)", 50, ""),
+        ("gpus, *, samples", "if __name__ == '__main__':\n    main(0, samples=5 * 10)", 50, ""),
+        ("samples=10", "main(50)\nmain(samples=50)", 50, ""),
+        ("samples=10", "main(50)\nmain(60)", 10, "; the file gives it 50 in line 4, 60 in line 5"),
+        ("samples=10", "main(args.n)", 10, "; the file gives it args.n in line 4"),
+        ("samples=10", "main(**options)", 10, "; the file gives it *options in line 4"),
+        ("samples=10", "main()", 10, ""),
+        ("samples=10", "", 10, ""),
+    ],
+)
+def test_an_argument_is_what_the_calls_of_its_function_give_it(
+    tmp_path: Path, arguments: str, calls: str, trials: int, note: str
+) -> None:
+    search = read(tmp_path, MAIN.format(arguments) + calls)
+    assert search.trials == trials
+    default = f"samples = 10 is taken from a default, in line 2{note}"
+    assert [each for each in search.notes if "default" in each] == ([default] if trials == 10 else [])
+
+
+def test_a_function_that_calls_itself_is_read_once(tmp_path: Path) -> None:
+    search = read(tmp_path, MAIN.format("samples=10") + "    main(samples=samples + samples)\n")
+    assert search.trials == 10

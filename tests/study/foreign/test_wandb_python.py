@@ -70,7 +70,22 @@ def test_the_count_of_agents_is_the_number_of_trials_where_the_sweep_has_none(tm
     search = read(tmp_path, SWEEP + RUN + agent)
     assert search.trials == 5
     assert "wandb.agent has count = 5 in each process; here it is that of all trials" in search.notes
-    assert read(tmp_path, SWEEP + "config['run_cap'] = 7\n" + RUN + agent).trials == 7
+    search = read(tmp_path, SWEEP + RUN + "wandb.agent(id, train, None, None, 5)\nwandb.agent(id, train, count=7)\n")
+    assert search.trials == 12
+    assert "count = 5 (line 4) and count = 7 (line 5): here 12 trials in all" in search.notes
+    assert read(tmp_path, SWEEP + RUN + agent + "wandb.agent(id, count=args.n)").notes == (
+        "count = 5 (line 4) and count = args.n (line 5): known only when the file runs",
+    )
+
+
+@pytest.mark.parametrize(("cap", "trials"), [(3, 3), (7, 5)])
+def test_the_smaller_of_a_cap_and_of_agents_counts_is_the_number_of_trials(
+    tmp_path: Path, cap: int, trials: int
+) -> None:
+    search = read(tmp_path, SWEEP + f"config['run_cap'] = {cap}\n" + RUN + "wandb.agent(id, train, count=5)\n")
+    assert search.trials == trials
+    expected = f"run_cap = {cap} and count = 5 (line 5): the smaller, {trials}, is the number of trials here"
+    assert expected in search.notes
 
 
 def test_an_addition_under_a_condition_is_said(tmp_path: Path) -> None:
