@@ -274,6 +274,8 @@ class Source:
     def _call(self, node: ast.Call, names: Mapping[str, Any]) -> Any:
         if isinstance(node.func, ast.Attribute) and node.func.attr == "tolist":
             return list(self._evaluate(node.func.value, names))
+        if isinstance(node.func, ast.Attribute) and node.func.attr in PARTS and not (node.args or node.keywords):
+            return PARTS[node.func.attr](self._evaluate(node.func.value, names))
         if isinstance(node.func, ast.Attribute) and node.func.attr == "format" and not node.keywords:
             return _fill(self._evaluate(node.func.value, names), r"\{\d?\}", self._items(node.args, names))
         function = FUNCTIONS.get(self.origin(node.func))
@@ -365,6 +367,11 @@ BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
     ast.Pow: operator.pow,
     ast.BitOr: operator.or_,
+}
+PARTS: Mapping[str, Callable[[dict[Any, Any]], list[Any]]] = {
+    "items": lambda table: [list(pair) for pair in table.items()],
+    "keys": list,
+    "values": lambda table: list(table.values()),
 }
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "range": _list_range,

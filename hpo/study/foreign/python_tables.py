@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpo.errors import DefinitionError
+from hpo.study.foreign.python_loops import unroll
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 
 __all__ = ["Cell", "Tables"]
@@ -67,6 +68,9 @@ class Tables:
     def _collect(self, body: Sequence[ast.stmt | ast.ExceptHandler], *, is_certain: bool) -> None:
         """Collect what statements do to tables, by how these are written."""
         for statement in body:
+            if isinstance(statement, ast.For) and (repeated := unroll(self.source, statement)) is not None:
+                self._collect(repeated, is_certain=is_certain)
+                continue
             for owner, key, value in _read_change(statement):
                 if isinstance(statement, ast.stmt) and (place := _name_place(owner)):
                     self.changes[place].append(Change(statement, key, value, is_certain))
@@ -108,22 +112,37 @@ class Tables:
         entries = self._literal(cell.node, depth)
         if entries is None:
             return None
-        for change in (change for place in cell.places for change in self.changes.get(place, ())):
-            if not change.is_certain:
-                self._note(change.statement)
-            if change.key is None and change.value is not None:
-                entries |= self._merged(change.value, depth)
-            elif change.key is not None and change.value is not None:
-                entries[self._key(change.key)] = Cell(change.value)
-            elif change.key is not None:
-                entries.pop(self._key(change.key), None)
+        self._change(entries, [change for place in cell.places for change in self.changes.get(place, ())], depth)
         return {
             key: Cell(each.node, (*each.places, *(f"{place}[{key!r}]" for place in cell.places)))
             for key, each in entries.items()
         }
 
-    def _note(self, statement: ast.stmt) -> None:
-        note = f"`{describe(statement)}` in line {statement.lineno} is read as if its condition always held"
+    def _change(self, entries: dict[str, Cell], changes: Sequence[Change], depth: int) -> None:
+        """Change entries. What is set without a condition stays; of what is set under conditions only, the last."""
+        guesses: dict[str, ast.stmt | None] = dict.fromkeys(entries)  # None is certain
+        for change in changes:
+            for key, value in self._changed(change, depth).items():
+                earlier = guesses.get(key)
+                if key in guesses and earlier is None and not change.is_certain:
+                    self._note(change.statement, "left out: it would change a value under a condition")
+                    continue
+                if earlier is not None:
+                    self._note(earlier, f"left out: line {change.statement.lineno} sets the same")
+                guesses[key] = None if change.is_certain else change.statement
+                entries.pop(key, None)
+                entries |= {} if value is None else {key: value}
+        for statement in filter(None, guesses.values()):
+            self._note(statement, "read as if its condition always held")
+
+    def _changed(self, change: Change, depth: int) -> Mapping[str, Cell | None]:
+        """Return the entries that a change gives a table; None for one that it removes."""
+        if change.key is not None:
+            return {self._key(change.key): None if change.value is None else Cell(change.value)}
+        return {} if change.value is None else self._merged(change.value, depth)
+
+    def _note(self, statement: ast.stmt, outcome: str) -> None:
+        note = f"`{describe(statement)}` in line {statement.lineno} is {outcome}"
         if note not in self.notes:
             self.notes.append(note)
 

@@ -88,12 +88,61 @@ def test_the_smaller_of_a_cap_and_of_agents_counts_is_the_number_of_trials(
     assert expected in search.notes
 
 
-def test_an_addition_under_a_condition_is_said(tmp_path: Path) -> None:
-    search = read(tmp_path, SWEEP + "other = {}\nif X:\n    config['method'] = 'grid'\n    other['a'] = 1\n" + RUN)
-    assert search.method == "grid"
-    assert [note for note in search.notes if "condition" in note] == [
-        "`config['method'] = 'grid'` in line 5 is read as if its condition always held"
-    ]
+@pytest.mark.parametrize(
+    ("lines", "n", "m", "notes"),
+    [
+        ("if X:\n    p['m'] = {'value': 2}\n", 1, 2, ["`p['m'] = {'value': 2}` in line 7 is read as if its condition "
+         "always held"]),
+        ("if X:\n    p['n'] = {'value': 2}\n", 1, None, ["`p['n'] = {'value': 2}` in line 7 is left out: it would "
+         "change a value under a condition"]),
+        ("if X:\n    p['n']['value'] = 2\n", 1, None, ["`p['n']['value'] = 2` in line 7 is left out: it would "
+         "change a value under a condition"]),
+        ("if X:\n    del p['n']\n", 1, None, ["`del p['n']` in line 7 is left out: it would change a value under a "
+         "condition"]),
+        ("if X:\n    p['m'] = {'value': 2}\nelse:\n    p['m'] = {'value': 3}\n", 1, 3, ["`p['m'] = {'value': 2}` in "
+         "line 7 is left out: line 9 sets the same", "`p['m'] = {'value': 3}` in line 9 is read as if its condition "
+         "always held"]),
+        ("if X:\n    other['m'] = 1\n", 1, None, []),
+        ("p['n'] = {'value': 2}\n", 2, None, []),
+    ],
+)  # fmt: skip
+def test_a_change_under_a_condition_is_said_and_replaces_nothing(
+    tmp_path: Path, lines: str, n: int, m: int | None, notes: list[str]
+) -> None:
+    table = "p = {'n': {'value': 1}}\nconfig['parameters'] = p\nother = {}\n"
+    search = read(tmp_path, SWEEP + table + lines + RUN)
+    assert domains(search) == {"n": Constant(n)} | ({} if m is None else {"m": Constant(m)})
+    assert [note for note in search.notes if "in line" in note] == notes
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        ("for k, v in {'a': [1, 2], 'b': [3, 4]}.items():\n    p[k] = {'values': v}\n", ["lr", "a", "b"]),
+        ("for k in ['a', 'b']:\n    p[k] = {'values': [1, 2]}\n", ["lr", "a", "b"]),
+        ("for k in ['a', 'b']:\n    for i in range(2):\n        p[f'{k}{i}'] = {'value': i}\n",
+         ["lr", "a0", "a1", "b0", "b1"]),
+        ("for k, (low, high) in [('a', (1, 2))]:\n    p.update({k: {'min': low, 'max': high}})\n", ["lr", "a"]),
+    ],
+)  # fmt: skip
+def test_a_loop_over_written_values_adds_what_it_does(tmp_path: Path, lines: str, names: list[str]) -> None:
+    table = "p = {'lr': {'values': [0.1, 0.2]}}\nconfig['parameters'] = p\n"
+    search = read(tmp_path, SWEEP + table + lines + RUN)
+    assert [each.name for each in search.parameters] == names
+    assert not any("condition" in note for note in search.notes)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "for k in names:\n    config['parameters'][k] = {'value': 1}\n",
+        "for k in ['a', 'b']:\n    k = k + x\n    config['parameters'][k] = {'value': 1}\n",
+        "for k in ['a', 'b']:\n    config['parameters'][k] = {'value': 1}\n    break\n",
+    ],
+)
+def test_any_other_loop_is_not_read(tmp_path: Path, lines: str) -> None:
+    with pytest.raises(RequestError, match=r"the key k .* is known only when the file runs"):
+        read(tmp_path, SWEEP + lines + RUN)
 
 
 @pytest.mark.parametrize(
