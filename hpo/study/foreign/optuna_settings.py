@@ -13,6 +13,7 @@ from hpo.errors import DefinitionError
 from hpo.study.foreign import hugging_face
 from hpo.study.foreign.domains import count, list_choices, number
 from hpo.study.foreign.optuna_runs import add_runs
+from hpo.study.foreign.python_loops import describe_repeats
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 from hpo.study.foreign.search import ForeignDomain, Method, name_values
 from hpo.study.pruners import PRUNERS
@@ -53,6 +54,7 @@ def read_settings(source: Source) -> tuple[dict[str, Any], list[str]]:
         total = dict(nodes)
     else:
         total = nodes | add_runs(source, given[len(studies) :], notes)
+    notes += describe_repeats(source, (*runs, *trainers), "its trials count once here")
     trials = _evaluate(source, total, "n_trials", notes)
     timeout = _evaluate(source, total, "timeout", notes)
     name = _evaluate(source, nodes, "study_name", notes)
@@ -155,7 +157,7 @@ def _read_component(source: Source, nodes: Mapping[str, ast.expr], name: str, no
         return node
     if describe(node) != "None":
         where = f"{name} = {describe(node, LONGEST)} (line {node.lineno})"
-        notes.append(f"{where} is known only when the file runs; the study file says which it is here")
+        notes.append(f"{where} is known only when the file runs; write it into the study file")
     return None
 
 

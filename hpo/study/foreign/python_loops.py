@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hpo.study.foreign.python_source import STEPS, Source, UnreadableError
+from hpo.study.foreign.python_source import STEPS, Source, UnreadableError, describe
 
-__all__ = ["unroll"]
+__all__ = ["describe_repeats", "unroll"]
 
 LONGEST = 200  # statements that a loop becomes
 
@@ -30,6 +30,15 @@ def unroll(source: Source, loop: ast.For) -> list[ast.stmt] | None:
     if len(rounds) * len(loop.body) > LONGEST or source.steps > STEPS:
         return None
     return [_Values(names).visit(copy.deepcopy(statement)) for names in rounds for statement in loop.body]
+
+
+def describe_repeats(source: Source, calls: Iterable[ast.Call], outcome: str) -> Iterator[str]:
+    """Yield a note on each call that stands in a loop, and may thus be made several times."""
+    loops = [node for node in ast.walk(source.tree) if isinstance(node, ast.For | ast.While)]
+    for call in calls:
+        around = [loop for loop in loops if any(node is call for part in loop.body for node in ast.walk(part))]
+        if around:
+            yield f"{describe(call)} (line {call.lineno}) stands in the loop of line {around[0].lineno}: {outcome}"
 
 
 def _name_values(target: ast.expr, value: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from hpo.config.choices import Direction
 from hpo.errors import DefinitionError
 from hpo.study.foreign import hugging_face
 from hpo.study.foreign.domains import Problems, count
+from hpo.study.foreign.python_loops import describe_repeats
 from hpo.study.foreign.python_source import Source, UnreadableError, describe, parse_source
 from hpo.study.foreign.python_tables import Cell, Tables
 from hpo.study.foreign.search import Computed, ForeignParameter, ForeignSearch
@@ -51,6 +52,8 @@ def read(document: Mapping[str, Any] | str, path: Path) -> ForeignSearch:
     absent = [ForeignParameter((name,), Computed(_describe_value(tables, cell))) for name, cell in computed.items()]
     trials, counted = _read_count(source, search)
     direction, directed = _read_direction(source, search)
+    agents = [call for call in source.calls() if source.origin(call.func) == "wandb.agent"]
+    counted += describe_repeats(source, agents, "its count counts once here")
     notes = (*search.notes, *counted, *directed, *tables.notes, *source.assumed.values())
     everything = (*search.parameters, *absent)
     return replace(search, parameters=everything, trials=trials, direction=direction, notes=notes)

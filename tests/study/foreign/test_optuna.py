@@ -279,6 +279,11 @@ def test_options_of_a_pruner_may_have_no_names(tmp_path: Path, pruner: str, expe
         ("", ")\nstudy.optimize(objective, n_trials=2", "n_trials = 3 (line 6) and 2 (line 7): here 5 trials in all"),
         ("", ", timeout=9)\nstudy.optimize(objective, 2, 1.5", "timeout = 9 (line 6) and 1.5 (line 7): here 10.5 sec"),
         ("", ")\nstudy.optimize(objective, n_trials=N", "n_trials = 3 (line 6) and N (line 7): the sum is known only"),
+        (
+            "",
+            ")\nwhile X:\n    study.optimize(f",
+            "study.optimize(f) (line 8) stands in the loop of line 7: its trials",
+        ),
         ("", ")\nstudy.optimize(objective", "n_trials = 3 (line 6), and 1 of 2 calls of optimize without it: there is"),
         ("", ", n_jobs=4", "n_jobs = 4: hpo launch --workers"),
         ("", ", callbacks=[stop]", "callbacks = [stop] have no equivalent"),

@@ -73,6 +73,10 @@ def test_the_count_of_agents_is_the_number_of_trials_where_the_sweep_has_none(tm
     search = read(tmp_path, SWEEP + RUN + "wandb.agent(id, train, None, None, 5)\nwandb.agent(id, train, count=7)\n")
     assert search.trials == 12
     assert "count = 5 (line 4) and count = 7 (line 5): here 12 trials in all" in search.notes
+    search = read(tmp_path, f"{SWEEP}{RUN}for _ in X:\n    {agent}")
+    assert "wandb.agent(id, train, count=5) (line 5) stands in the loop of line 4: its count counts once here" in (
+        search.notes
+    )
     assert read(tmp_path, SWEEP + RUN + agent + "wandb.agent(id, count=args.n)").notes == (
         "count = 5 (line 4) and count = args.n (line 5): known only when the file runs",
     )
