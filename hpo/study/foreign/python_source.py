@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hpo.errors import DefinitionError
+from hpo.study.foreign.arguments import find_arguments
 from hpo.study.foreign.python_calls import Argument, CalledFunctions
 from hpo.study.foreign.table_names import TableNames
 from hpo.utils.text import shorten
@@ -27,6 +28,7 @@ STEPS = 50_000  # expressions that are evaluated of one file
 LENGTH = 1000  # values of a list
 TEXT_LENGTH = 1000
 LARGEST = 2**63
+USUAL = {"np": "numpy"}  # names by which a part of a file may know what another part imports
 NO_LOCALS: Mapping[str, Any] = {}
 
 
@@ -124,8 +126,9 @@ class Source:
 
     @cached_property
     def arguments(self) -> Mapping[str, Argument]:
-        """Arguments whose names stand for nothing else in the file."""
-        return {name: each for name, each in self.called.list_arguments().items() if self.bound[name] == 1}
+        """Arguments whose names stand for nothing else in the file, and those of a command line, as `args.epochs`."""
+        own = {name: each for name, each in self.called.list_arguments().items() if self.bound[name] == 1}
+        return own | {name: Argument(default) for name, default in find_arguments(self.tree).items()}
 
     def calls(self) -> Iterator[ast.Call]:
         """Yield all calls, in the file's order."""
@@ -142,7 +145,7 @@ class Source:
             return ""
         if node.id in self.bound and node.id not in self.imports:
             return ""
-        known = self.imports.get(node.id, node.id)
+        known = self.imports.get(node.id, USUAL.get(node.id, node.id))
         return ".".join([known, *reversed(parts)])
 
     def keywords(self, call: ast.Call) -> dict[str, ast.expr]:
@@ -206,6 +209,10 @@ class Source:
                 return _bounded(value)
             case ast.Name(id=name):
                 return names[name] if name in names else self._look_up(name)
+            case ast.Attribute(value=ast.Name(id=owner), attr=attribute) if owner not in names:
+                return self._look_up(f"{owner}.{attribute}")
+            case ast.IfExp(test=test, body=body, orelse=other):
+                return self._evaluate(body if self._evaluate(test, names) else other, names)
             case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
                 return self._items(parts, names)
             case ast.Dict(keys=keys, values=values) if None not in keys:

@@ -50,6 +50,14 @@ def test_a_mutation_replaces_what_a_parameter_begins_with_and_says_so(tmp_path: 
     assert [found[name].note for name in ("same", "new")] == [plain, plain]
 
 
+@pytest.mark.parametrize("imported", ["import numpy as np\n", ""])
+def test_a_function_that_draws_is_a_domain(tmp_path: Path, imported: str) -> None:
+    space = "config = {'units': tune.sample_from(lambda _: 2 ** np.random.randint(2, 5))}\n"
+    assert read(tmp_path, IMPORT + imported + space).parameters[0].domain == Choices((4, 8, 16))
+    other = f"{IMPORT}np = load()\n{space}"
+    assert isinstance(read(tmp_path, other).parameters[0].domain, Computed)
+
+
 GROWN = """
 def train(config):
     config["seen"] = tune.uniform(0, 1)
