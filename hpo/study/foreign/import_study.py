@@ -21,7 +21,7 @@ from hpo.study.foreign.objective import add_objective, our_metrics
 from hpo.study.foreign.readers import read_search
 from hpo.study.foreign.search import Choices, Constant, ForeignParameter, ForeignSearch
 from hpo.study.foreign.trials import add_trials, note_idle_pruner
-from hpo.study.input.study_file import parse_definition
+from hpo.study.input.study_file import DEFAULT_TRIALS, parse_budget, parse_definition
 from hpo.utils.text import shorten
 
 __all__ = ["import_study", "map_search"]
@@ -88,6 +88,7 @@ def map_search(search: ForeignSearch, path: Path, options: ImportOptions) -> Imp
     base = Path.cwd() if options.out is None else options.out.resolve().parent
     try:
         definition = parse_definition(study.table, valid_name(path.stem) or "imported", base)[1]
+        parse_budget(study.table, definition, DEFAULT_TRIALS)
     except RequestError as error:
         if lines := explain_invalid(error, outcomes, options.sets, our_metrics(search, options.renames)):
             _refuse(study, lines, outcomes, options)

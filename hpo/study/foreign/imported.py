@@ -75,8 +75,12 @@ class ImportedStudy:
         return "\n".join([*map(comment, head), *keys, "", "[parameters]", *parameters]) + "\n"
 
     def describe_share(self) -> str:
-        """Say how many of the file's parameters the study has."""
-        return f"{self.kept} of {self.total} parameters are kept"
+        """Say how many of the file's parameters the study has, and where a loop has the others."""
+        share, others = f"{self.kept} of {self.total} parameters are kept", self.total - self.kept
+        if not (self.loop and others):
+            return share
+        stand = "stand in the loop as expressions" if others > 1 else "stands in the loop as an expression"
+        return f"{share}; {others} {stand}, to be computed there"
 
 
 def comment(line: str) -> str:

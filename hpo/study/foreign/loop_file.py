@@ -30,7 +30,7 @@ from hpo.study.foreign.loop_fields import (
 from hpo.study.foreign.loop_names import list_lengths
 from hpo.study.foreign.readers import read_search
 from hpo.study.foreign.search import Computed, ForeignSearch, Goal, Range
-from hpo.study.foreign.trials import add_trials, note_idle_pruner
+from hpo.study.foreign.trials import add_trials, check_trials, note_idle_pruner
 from hpo.utils.text import shorten
 
 __all__ = ["import_loop"]
@@ -75,8 +75,8 @@ def _make_loop(search: ForeignSearch, source: str, name: str, options: ImportOpt
     search = replace(search, parameters=tuple(possible))
     fields = make_fields(search)
     _check_grid(search)
-    count = len(possible)
-    study = ImportedStudy(search.tool, notes=list(search.notes), about=search.about, kept=count, total=count)
+    study = ImportedStudy(search.tool, notes=list(search.notes), about=search.about)
+    study.kept, study.total = len(fields), len(possible)
     study.notes += [f"{name}: left out: none of the values that decide on it lets it exist" for name in never]
     table = study.table
     if (named := name_study(search)) is not None:
@@ -98,10 +98,12 @@ def _make_loop(search: ForeignSearch, source: str, name: str, options: ImportOpt
     study.mappings = [f"{each.theirs.name} -> {each.name}" for each in fields if each.theirs.name != each.name]
     study.notes += [f"{each.theirs.name}: {each.note}" for each in fields if each.note]
     study.notes += [
-        f"{each.name}: {each.domain.problem.partition('; ')[0]}; its expression stands in the loop"
+        f"{each.name}: {each.domain.problem.partition('; ')[0]}; its expression stands in the loop, and the study does "
+        "not search it"
         for each in search.parameters
         if isinstance(each.domain, Computed) and each.domain.problem
     ]
+    check_trials(table, len(metrics), longest or TrialConfig().epochs)
     note_idle_pruner(study, longest or TrialConfig().epochs)
     study.loop = "\n".join(_write(search, source, name, fields, metrics)) + "\n"
     return study

@@ -21,8 +21,11 @@ from hpo.errors import RequestError
 from hpo.space import Space
 from hpo.study.foreign.imported import ImportedStudy, ImportOptions
 from hpo.study.foreign.loop_file import import_loop
+from hpo.study.foreign.search import ForeignSearch, Goal
+from hpo.study.foreign.trials import add_trials
 from hpo.study.input.study_file import parse_definition
 from tests.helpers import run_hpo, train_here
+from tests.study.foreign.files import IMPORT, sweeper
 
 NAME = "hostile_loop"
 
@@ -245,6 +248,43 @@ def test_a_grid_over_a_range_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(RequestError, match=r"lr: the search is a grid, but 0.01 to 0.1 has no steps"):
         import_loop(tmp_path / "search.py", Path(f"{NAME}.py"), ImportOptions())
+
+
+def test_a_sampler_and_a_target_of_one_objective_are_left_out_of_a_study_of_several(tmp_path: Path) -> None:
+    sweep = {"direction": ["minimize", "maximize"], "sampler": "cmaes", "params": {"lr": "interval(0.1, 1)"}}
+    (tmp_path / "search.yaml").write_text(sweeper("optuna", **sweep))
+    study = import_loop(tmp_path / "search.yaml", Path(f"{NAME}.py"), ImportOptions())
+    assert "its sampler cmaes takes one objective; the study's is the default, tpe" in study.notes
+    run_loop(study)
+    assert "sampler" not in study.table
+
+
+def test_a_target_is_left_out_of_a_study_of_several_objectives() -> None:
+    study = ImportedStudy("some tool", {"target": 0.9})
+    goals = {"metric": "a", "direction": "maximize", "target": 0.9, "also": (Goal("b", "minimize"),)}
+    add_trials(study, ForeignSearch("some tool", (), **goals))
+    assert "target" not in study.table
+    assert "its target is left out: a study of several objectives has none" in study.notes
+
+
+def test_an_option_that_a_sampler_cannot_have_is_refused_when_a_loop_is_written(tmp_path: Path) -> None:
+    sampler = {"_target_": "optuna.samplers.TPESampler", "n_ei_candidates": 0}
+    (tmp_path / "search.yaml").write_text(sweeper("optuna", sampler=sampler, params={"lr": "interval(0.1, 1)"}))
+    with pytest.raises(RequestError, match=r"search\.yaml: sampler 'tpe'.*n_ei_candidates = 0"):
+        import_loop(tmp_path / "search.yaml", Path(f"{NAME}.py"), ImportOptions())
+
+
+def test_what_the_file_computes_is_no_parameter_that_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "search.py").write_text(
+        f"{IMPORT}import numpy as np\n"
+        "tune.run(train, config={'lr': tune.uniform(0.1, 1), 'size': tune.sample_from(lambda _: 2 ** draw()), 'units': "
+        "tune.sample_from(lambda _: 2 ** np.random.randint(2, 5)), 'twice': tune.sample_from(lambda s: 2 * s.lr)})\n"
+    )
+    study = import_loop(tmp_path / "search.py", Path(f"{NAME}.py"), ImportOptions())
+    share = "2 of 4 parameters are kept; 2 stand in the loop as expressions, to be computed there"
+    assert study.describe_share() == share
+    assert "# size: compute it here, as the file does: lambda _: 2 ** draw()" in study.loop
+    assert run_loop(study)[1].domains["units"][0].points() == (4, 8, 16)
 
 
 @pytest.mark.parametrize("name", ["hpo.py", "pydantic.py"])
