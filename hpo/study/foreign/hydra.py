@@ -6,7 +6,7 @@ Source: Hydra 1.3's documentation of its sweeper plugins, and their code where i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ SAMPLERS: Mapping[str, Method] = {
     "qmc": "qmc",
 }
 OPTIMIZERS: Mapping[str, Method] = {"RandomSearch": "random", "CMA": "cmaes"}  # Nevergrad's
+SEEDS: Mapping[str, tuple[str, ...]] = {  # where each sweeper has that of its random numbers
+    "optuna": ("sampler", "seed"),
+    "ax": ("ax_config", "client", "random_seed"),
+    "nevergrad": ("optim", "seed"),
+}
 DEFAULT_TRIALS: Mapping[str, int] = {"optuna": 20, "ax": 10, "nevergrad": 80}
 METRIC_KEYS = ("optimized_metric",)  # which the lightning-hydra template has
 UNNAMED, UNNAMED_IN_AX = "value", "objective"  # the names of an objective that has none, ours and theirs
@@ -164,8 +169,15 @@ def _read_settings(section: Spec, sweeper: str, choices: Mapping[str, str], note
     goals = name_values(directions) if directions else {}
     if isinstance(objective, str) and objective != UNNAMED_IN_AX:
         goals["metric"] = objective
-    notes += _describe_rest(section, options)
-    found = {"method": method, "sampler_options": options, "trials": None if trials is None else count(trials, key)}
+    seed = _read_seed(section, sweeper)
+    known = {f"sampler.{name}" for name in options} | ({".".join(SEEDS[sweeper])} if seed is not None else set())
+    notes += _describe_rest(section, known)
+    found = {
+        "method": method,
+        "sampler_options": options,
+        "seed": seed,
+        "trials": None if trials is None else count(trials, key),
+    }
     return {**found, **goals}
 
 
@@ -174,14 +186,26 @@ def _read_options(sampler: object, method: Method | None) -> dict[str, Any]:
     if method is None or not isinstance(sampler, Mapping):
         return {}
     known = SAMPLER_TABLE[method].options
-    return {name: value for name, value in sampler.items() if value is not None and name in known}
+    given = {name: value for name, value in sampler.items() if name in known}
+    options = {name: value for name, value in given.items() if value is not None and "${" not in str(value)}
+    if options.get("multivariate") is False:  # ours is True by default, and so is group, which needs it
+        options.setdefault("group", False)
+    return options
 
 
-def _describe_rest(section: Spec, options: Spec) -> Iterator[str]:
-    """Yield a note on the settings of a sweeper that a study does not have."""
+def _read_seed(section: Spec, sweeper: str) -> int | None:
+    """Return the seed of a sweeper's random numbers, if it gives one."""
+    value: Any = section if sweeper in SEEDS else None
+    for key in SEEDS.get(sweeper, ()):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _describe_rest(section: Spec, known: Collection[str]) -> Iterator[str]:
+    """Yield a note on the settings of a sweeper that a study does not have, which are none of those known."""
     if (function := section.get("custom_search_space")) is not None:
         yield f"custom_search_space: {shorten(function)} may add parameters there, and is not read"
-    read = {*READ, *(f"sampler.{name}" for name in options)}
+    read = {*READ, *known}
     rest = {".".join(path): value for path, value in _leaves({k: v for k, v in section.items() if k not in SPACES})}
     left = [
         f"{name} = {shorten(value)}"

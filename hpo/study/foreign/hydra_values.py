@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpo.errors import DefinitionError
+from hpo.study.foreign.domains import ComputedError
 from hpo.utils.text import shorten
 
 __all__ = ["ChoiceSweep", "IntervalSweep", "RangeSweep", "Sweep", "parse_value"]
@@ -76,6 +77,7 @@ def parse_value(text: str) -> Any:
     """Parse a value: a number, text, switch, None, list or table, or a sweep over several.
 
     Raises:
+        ComputedError: only Hydra knows its values.
         DefinitionError: it does not follow Hydra's grammar, or names a function that Hydra does not have.
     """
     if not text.strip():
@@ -89,6 +91,8 @@ def parse_value(text: str) -> Any:
         if len(elements) == 1:
             return elements[0]
         return ChoiceSweep(_plain(elements))
+    except ComputedError as error:
+        raise ComputedError(f"{shorten(text)}: {error}", text) from error
     except DefinitionError as error:
         raise DefinitionError(f"{shorten(text)}: {error}") from error
 
@@ -275,7 +279,7 @@ def _sort(*arguments: Any, **words: Any) -> Any:
 
 
 def _glob(*_arguments: Any, **_words: Any) -> Any:
-    raise DefinitionError("glob selects files, which only Hydra finds; list their names: choice(a, b)")
+    raise ComputedError("glob selects files, which only Hydra finds; list their names: choice(a, b)", "glob")
 
 
 def _cast(kind: Callable[[Any], Any], *arguments: Any, value: Any = None) -> Any:

@@ -33,8 +33,13 @@ DIRECTIONS = {"min": "minimize", "max": "maximize", "minimize": "minimize", "max
 # Settings of `Trainer.hyperparameter_search` of Hugging Face that Ray knows under another name.
 HUGGING_FACE = {"n_trials": "num_samples", "hp_name": "name"}
 STARTUP = "n_initial_points"  # of HyperOpt: the trials before its model is used
-READ = ("metric", "mode", "space", "max_concurrent", STARTUP)  # of a search algorithm
+SEEDS = ("seed", "random_state", "random_state_seed")  # names of a search algorithm's, each of which has one
+POINTS = "points_to_evaluate"
+READ = ("metric", "mode", "space", "max_concurrent", STARTUP, POINTS, *SEEDS)  # of a search algorithm
 EPOCH_ATTRIBUTES = ("training_iteration", "epoch", "epochs")
+SECONDS = "time_total_s"
+TIMES = ("max_t", "grace_period")  # options of a scheduler that are times
+EPOCH_OPTIONS = ("min_resource", "max_resource", "n_warmup_steps")  # of a pruner
 FIFO = ("fifo", "fifoscheduler")
 
 
@@ -122,6 +127,7 @@ def read_settings(source: Source, grids: Sequence[int], *, drawn: bool) -> tuple
         "direction": DIRECTIONS.get(str(mode)),
         "method": method,
         "sampler_options": _read_options(settings, method, arguments),
+        "seed": _read_seed(settings, arguments),
         "trials": trials,
         "timeout": None if budget is None else number(budget, "time_budget_s"),
         "pruner": pruner,
@@ -136,11 +142,20 @@ def _read_options(settings: _Settings, method: Method | None, arguments: Mapping
     return {} if first is None else {"n_startup_trials": first}
 
 
+def _read_seed(settings: _Settings, arguments: Mapping[str, ast.expr]) -> int | None:
+    """Return the seed of a search algorithm's random numbers, if it is given one."""
+    values = [settings.value(name, arguments) for name in SEEDS]
+    return next((value for value in values if isinstance(value, int)), None)
+
+
 def _describe_rest(algorithm: str, arguments: Mapping[str, ast.expr]) -> Iterator[str]:
     """Yield a note on the settings of a search algorithm that a study does not have."""
     left = [f"{name} = {describe(node)}" for name, node in arguments.items() if name not in READ]
     if left:
         yield f"these settings of {algorithm} have no equivalent: {', '.join(left)}"
+    if POINTS in arguments:
+        given = f"{POINTS} = {describe(arguments[POINTS])}"
+        yield f"{given} is left out; warm_start in the study file says which trials come first"
 
 
 def _read_samples(settings: _Settings, grids: Sequence[int], *, drawn: bool) -> tuple[Method, int | None]:
@@ -171,8 +186,10 @@ def _describe_stop(settings: _Settings) -> None:
     """Note when a trial ends, which a study file says in another way."""
     stop = settings.value("stop")
     for name, value in stop.items() if isinstance(stop, dict) else ():
-        if name == "training_iteration":
+        if name == EPOCH_ATTRIBUTES[0]:
             settings.notes.append(f"a trial ends after {value} iterations; if these are epochs, give epochs = {value}")
+        elif name == SECONDS:
+            settings.notes.append(f"stop: {name} = {value} ends a trial there; {_name_timeout(value)}")
         else:
             settings.notes.append(f"stop: {name} = {shorten(value)} ends a trial there, and has no equivalent")
 
@@ -187,12 +204,33 @@ def _read_scheduler(settings: _Settings, name: str, options: Mapping[str, ast.ex
     if short not in SCHEDULERS:
         settings.notes.append(f"scheduler {shorten(name)} has no equivalent among the pruners")
         return None
-    attribute = settings.value("time_attr", options)
-    default = "time_total_s" if short == "medianstoppingrule" else "training_iteration"
-    if (attribute or default) not in EPOCH_ATTRIBUTES:
-        settings.notes.append(f"scheduler {name}: its time is {attribute or default} there, and epochs here")
-        options = {key: value for key, value in options.items() if key != "grace_period"}
+    default = SECONDS if short == "medianstoppingrule" else EPOCH_ATTRIBUTES[0]
+    attribute = settings.value("time_attr", options) or default
+    if attribute not in EPOCH_ATTRIBUTES:
+        times = {key: settings.value(key, options) for key in TIMES if key in options}
+        settings.notes.append(_explain_time(name, attribute, times))
+        others = {key: value for key, value in options.items() if key not in TIMES}
+        pruner = SCHEDULERS[short](settings, others)
+        return {key: value for key, value in pruner.items() if key not in EPOCH_OPTIONS}
+    if SCHEDULERS[short] is _read_asha:
+        longest = _whole(settings, options, "max_t", 100)
+        settings.notes.append(
+            f"its scheduler ends a trial after {longest} iterations; if these are epochs, give epochs = {longest}"
+        )
     return SCHEDULERS[short](settings, options)
+
+
+def _explain_time(name: str, attribute: object, times: Mapping[str, Any]) -> str:
+    """Say what a scheduler counts that counts no epochs, and what a study has instead."""
+    given = ", ".join(f"{key} = {value}" for key, value in times.items() if value is not None)
+    counted = f"{attribute} ({given})" if given else str(attribute)
+    note = f"scheduler {name} counts {counted} there, and its pruner counts epochs here, by its own defaults"
+    longest = times.get("max_t")
+    return note if attribute != SECONDS or longest is None else f"{note}; {_name_timeout(longest)}"
+
+
+def _name_timeout(seconds: object) -> str:
+    return f"trial_timeout = {seconds} in the study file fails a trial after so many seconds"
 
 
 def _whole(settings: _Settings, options: Mapping[str, ast.expr], name: str, default: int) -> int:
@@ -201,10 +239,6 @@ def _whole(settings: _Settings, options: Mapping[str, ast.expr], name: str, defa
 
 
 def _read_asha(settings: _Settings, options: Mapping[str, ast.expr]) -> Any:
-    longest = _whole(settings, options, "max_t", 100)
-    settings.notes.append(
-        f"its scheduler ends a trial after {longest} iterations; if these are epochs, give epochs = {longest}"
-    )
     if _whole(settings, options, "brackets", 1) > 1:
         settings.notes.append("brackets: asha has one here; hyperband has several")
     return {

@@ -13,6 +13,7 @@ from hpo.study.samplers import SAMPLERS, check_sampler
 
 __all__ = ["add_trials", "check_trials", "note_idle_pruner"]
 
+SEEDS = 2**32  # that a study can have
 # By pruner, the option that says how many epochs no trial is pruned in, and its default.
 WARMUPS = {"asha": ("min_resource", 1), "hyperband": ("min_resource", 1), "median": ("n_warmup_steps", 0)}
 WARMUPS["percentile"] = WARMUPS["median"]
@@ -36,9 +37,11 @@ def add_trials(study: ImportedStudy, search: ForeignSearch) -> None:
         study.notes.append(f"it has no limit of trials and would never end; trials = {DEFAULT_TRIALS} is set instead")
     else:
         table["trials"] = search.trials
-    if search.seed is not None:
+    if search.seed is not None and 0 <= search.seed < SEEDS:
         table["seed"] = search.seed
         study.notes.append(f"seed = {search.seed} decides the data split and the initial weights here, too")
+    elif search.seed is not None:
+        study.notes.append(f"seed = {search.seed} is left out: a study's is from 0 to {SEEDS - 1:,}")
     if search.timeout is not None:
         table["timeout"] = search.timeout
     table["pruner"] = "none" if search.pruner is None else search.pruner

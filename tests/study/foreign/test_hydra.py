@@ -13,6 +13,7 @@ from hpo.errors import ImportRefusedError, RequestError
 from hpo.study.foreign.hydra_values import ChoiceSweep, IntervalSweep, RangeSweep, parse_value
 from hpo.study.foreign.import_study import import_study
 from hpo.study.foreign.imported import ImportOptions
+from hpo.study.foreign.loop_file import import_loop
 from hpo.study.foreign.search import Constant
 from tests.study.foreign.files import points, read, sweeper
 
@@ -123,7 +124,11 @@ REST = "these settings of its sweeper have no equivalent: "
     ("name", "section", "options", "notes"),
     [
         ("optuna", {"sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 1, "n_startup_trials": 5}},
-         {"n_startup_trials": 5}, [f"{REST}sampler.seed = 1"]),
+         {"n_startup_trials": 5}, []),
+        ("optuna", {"sampler": {"_target_": "optuna.samplers.TPESampler", "multivariate": False, "seed": "${seed}"}},
+         {"multivariate": False, "group": False}, [f"{REST}sampler.seed = '${{seed}}'"]),
+        ("optuna", {"sampler": {"_target_": "optuna.samplers.TPESampler", "n_startup_trials": "${first}"}},
+         {}, [f"{REST}sampler.n_startup_trials = '${{first}}'"]),
         ("optuna", {"sampler": {"_target_": "optuna.samplers.NSGAIISampler", "population_size": 8, "seed": None}},
          {"population_size": 8}, []),
         ("optuna", {"max_failure_rate": 0.2, "n_jobs": 2, "storage": None, "mine": {"deep": 3}},
@@ -143,6 +148,45 @@ def test_every_setting_of_a_sweeper_is_read_or_named(
     search = read(tmp_path, sweeper(name, params={"x": "1,2"}, **section), ".yaml")
     assert search.sampler_options == options
     assert [note for note in search.notes if note.startswith((REST, "custom"))] == notes
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("optuna", {"sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 3}}),
+        ("ax", {"ax_config": {"client": {"random_seed": 3}}}),
+        ("nevergrad", {"optim": {"seed": 3}}),
+    ],
+)
+def test_the_seed_of_a_sweeper_is_the_studys(tmp_path: Path, name: str, section: dict[str, Any]) -> None:
+    path = tmp_path / "theirs.yaml"
+    path.write_text(sweeper(name, params={"lr": "0.1,0.2", "epochs": 2}, **section))
+    options = ImportOptions(dataset="mnist", renames={"value": "val_loss"})
+    study = import_study(path, options)
+    assert study.table["seed"] == 3
+    assert "seed = 3 decides the data split and the initial weights here, too" in study.notes
+    assert not any(note.startswith(REST) for note in study.notes)
+
+
+def test_files_that_only_hydra_finds_are_left_out_or_stand_in_a_loop(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.yaml"
+    path.write_text(sweeper("basic", params={"lr": "0.1,0.2", "net": "glob(*)", "size": "1,2"}))
+    with pytest.raises(RequestError, match=r"net: 'glob\(\*\)': glob selects files, which only Hydra finds; list"):
+        import_study(path, ImportOptions(dataset="mnist"))
+    study = import_study(path, ImportOptions(dataset="mnist", left_out=("net",)))
+    assert (study.kept, study.total) == (1, 2)
+    loop = import_loop(path, Path("files_loop.py"), ImportOptions())
+    assert "# net: compute it here, as the file does: glob(*)" in loop.loop
+    assert (loop.kept, loop.total) == (2, 3)
+
+
+def test_a_seed_that_no_study_can_have_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.yaml"
+    sampler = {"_target_": "optuna.samplers.TPESampler", "seed": -1}
+    path.write_text(sweeper("optuna", params={"lr": "0.1,0.2"}, sampler=sampler))
+    study = import_study(path, ImportOptions(dataset="mnist", renames={"value": "val_loss"}))
+    assert "seed" not in study.table
+    assert "seed = -1 is left out: a study's is from 0 to 4,294,967,295" in study.notes
 
 
 def test_the_objective_of_ax_has_its_name(tmp_path: Path) -> None:

@@ -118,14 +118,14 @@ def test_mutations_are_no_space_of_their_own(tmp_path: Path, call: str, names: l
 
 def test_settings_of_rays_search_algorithm_are_read_or_named(tmp_path: Path) -> None:
     algorithm = (
-        "HyperOptSearch(metric='loss', mode='min', n_initial_points=5, random_state_seed=3, points_to_evaluate=[])"
+        "HyperOptSearch(metric='loss', mode='min', n_initial_points=5, random_state_seed=3, gamma=0.2, "
+        "points_to_evaluate=[{'x': 1}])"
     )
     search = read(tmp_path, f"{IMPORT}tune.run(f, config={{'x': tune.uniform(0, 1)}}, search_alg={algorithm})")
-    assert (search.method, search.sampler_options) == ("tpe", {"n_startup_trials": 5})
-    assert (
-        "these settings of HyperOptSearch have no equivalent: random_state_seed = 3, points_to_evaluate = []"
-        in search.notes
-    )
+    assert (search.method, search.sampler_options, search.seed) == ("tpe", {"n_startup_trials": 5}, 3)
+    assert "these settings of HyperOptSearch have no equivalent: gamma = 0.2" in search.notes
+    points = "points_to_evaluate = [{'x': 1}] is left out; warm_start in the study file says which trials come first"
+    assert points in search.notes
 
 
 MAIN = """from ray import tune
@@ -160,3 +160,45 @@ def test_an_argument_is_what_the_calls_of_its_function_give_it(
 def test_a_function_that_calls_itself_is_read_once(tmp_path: Path) -> None:
     search = read(tmp_path, MAIN.format("samples=10") + "    main(samples=samples + samples)\n")
     assert search.trials == 10
+
+
+TIMEOUT = "trial_timeout = 600 in the study file fails a trial after so many seconds"
+EPOCHS = "and its pruner counts epochs here, by its own defaults"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "pruner", "note"),
+    [
+        (
+            "ASHAScheduler(time_attr='time_total_s', max_t=600, grace_period=60)",
+            {"name": "asha", "reduction_factor": 4},
+            f"scheduler ASHAScheduler counts time_total_s (max_t = 600, grace_period = 60) there, {EPOCHS}; {TIMEOUT}",
+        ),
+        (
+            "HyperBandScheduler(time_attr='timesteps_total', max_t=9000)",
+            {"name": "hyperband", "reduction_factor": 3},
+            f"scheduler HyperBandScheduler counts timesteps_total (max_t = 9000) there, {EPOCHS}",
+        ),
+        (
+            "MedianStoppingRule(min_samples_required=2)",
+            {"name": "median", "n_startup_trials": 2},
+            f"scheduler MedianStoppingRule counts time_total_s there, {EPOCHS}",
+        ),
+        (
+            "ASHAScheduler(max_t=9, grace_period=2)",
+            {"name": "asha", "min_resource": 2, "reduction_factor": 4},
+            "its scheduler ends a trial after 9 iterations; if these are epochs, give epochs = 9",
+        ),
+    ],
+)
+def test_a_scheduler_that_counts_no_epochs_is_not_read_as_if_it_did(
+    tmp_path: Path, scheduler: str, pruner: object, note: str
+) -> None:
+    call = f"tune.run(f, config={{'x': tune.uniform(0, 1)}}, num_samples=3, scheduler=tune.schedulers.{scheduler})"
+    search = read(tmp_path, IMPORT + call)
+    assert (search.pruner, search.notes) == (pruner, (note,))
+
+
+def test_seconds_that_end_a_trial_name_its_timeout(tmp_path: Path) -> None:
+    call = "tune.run(f, config={'x': tune.uniform(0, 1)}, num_samples=3, stop={'time_total_s': 600})"
+    assert read(tmp_path, IMPORT + call).notes == (f"stop: time_total_s = 600 ends a trial there; {TIMEOUT}",)
