@@ -14,13 +14,16 @@ from hpo.utils.text import shorten
 __all__ = [
     "ComputedError",
     "Problems",
+    "approximate",
+    "clipped",
     "continuous",
     "count",
     "list_choices",
+    "multiples",
     "normal",
     "number",
-    "quantized",
     "read_each",
+    "rounded",
     "stepped",
     "whole",
     "whole_below",
@@ -32,6 +35,8 @@ Other = TypeVar("Other")
 
 SIGMAS = 2  # half the width of the range that replaces a normal distribution: 95 % of it
 DIGITS = 18  # of a whole number of 64 bits
+HALF = Fraction(1, 2)
+VANISHING = Fraction(1, 10**6)  # part of a step; if so little of a range rounds to a multiple, none does
 LISTED = 100  # values of a quantized range that is given as a list, because its ends lie between its steps
 
 
@@ -217,60 +222,143 @@ def stepped(low: float, high: float, step: float, *, integer: bool) -> Range | C
     return Range(kind(first), kind(last), step=None if integer and distance == 1 else kind(distance), integer=integer)
 
 
-def quantized(low: float, high: float, q: float, *, log: bool = False) -> tuple[ForeignDomain, str]:
-    """Return the values of clip(round(x / q) * q, low, high), x evenly between the ends, and a note.
+def rounded(low: float, high: float, q: float, *, log: bool = False) -> tuple[Range | Constant, str]:
+    """Return the values of round(x / q) * q, x evenly between the ends, and a note on what differs.
 
-    They are the multiples of q, and the ends where rounding would leave the range. On a logarithmic scale they have no
-    equivalent unless they are all the whole numbers between two.
+    An end that lies just between two multiples is rounded to one of them alone by almost every draw. On a logarithmic
+    scale steps have no equivalent, unless they are the whole numbers.
 
     Raises:
         DefinitionError: as of `continuous` and `stepped`.
     """
-    _check_ends(low, high, log=log)
-    if q <= 0:
-        raise DefinitionError(f"q = {q:g}: must be above 0")
-    integer = all(float(each).is_integer() for each in (low, high, q))
-    if log:
-        if integer and q == 1:
-            return whole(low, high, log=True), ""
-        note = f"its steps of {q:g} on a logarithmic scale have no equivalent and are left out"
-        return (whole if integer else continuous)(low, high, log=True), note
-    first, last, distance = _exact(low), _exact(high), _exact(q)
-    lowest, highest = (max(first, min(last, round(end / distance) * distance)) for end in (first, last))
-    if lowest % distance == 0 and highest % distance == 0:
-        return stepped(float(lowest), float(highest), q, integer=integer), ""
+    first, last, distance = _round(low, high, q, log=log)
+    is_lost = log and first == 0  # which is said below
+    beyond = [f"{float(first):g}, below {low:g}"] if first < _exact(low) and not is_lost else []
+    beyond += [f"{float(last):g}, above {high:g}"] if last > _exact(high) else []
+    note = f"it is round(x / {q:g}) * {q:g} there, which reaches {' and '.join(beyond)}" if beyond else ""
+    domain, lost = _spread(first, last, distance, log=log)
+    return domain, "; ".join(filter(None, (note, lost)))
+
+
+def clipped(low: float, high: float, q: float, *, log: bool = False) -> tuple[ForeignDomain, str]:
+    """Return the values of clip(round(x / q) * q, low, high), x evenly between the ends, and a note on what differs.
+
+    They are the multiples of q, and the ends where rounding would leave the range.
+
+    Raises:
+        DefinitionError: as of `continuous` and `stepped`.
+    """
+    first, last, distance = _round(low, high, q, log=log)
+    lowest, highest = (max(_exact(low), min(_exact(high), end)) for end in (first, last))
+    if log or (lowest % distance == 0 and highest % distance == 0):
+        return _spread(lowest, highest, distance, log=log)
     inner_low, inner_high = -(-lowest // distance), highest // distance
     if inner_high - inner_low > LISTED:
         note = f"its ends between the multiples of {q:g} have no equivalent and are left out"
-        return stepped(float(inner_low * distance), float(inner_high * distance), q, integer=integer), note
-    inner = [multiple * distance for multiple in range(inner_low, inner_high + 1)]
-    values = sorted({lowest, *inner, highest})
+        return _spread(inner_low * distance, inner_high * distance, distance, log=False)[0], note
+    values = sorted({lowest, *(place * distance for place in range(inner_low, inner_high + 1)), highest})
+    integer = all(value.denominator == 1 for value in values)
     return list_choices([int(value) if integer else float(value) for value in values]), ""
 
 
-def normal(mu: float, sigma: float, written: str, *, log: bool = False, integer: bool = False) -> tuple[Range, str]:
+def multiples(low: float, high: float, q: float, *, log: bool = False) -> tuple[Range | Constant, str]:
+    """Return the multiples of q between two ends, and a note on what differs.
+
+    Raises:
+        DefinitionError: as of `continuous` and `stepped`, or there is none between them.
+    """
+    _round(low, high, q, log=log)
+    distance = _exact(q)
+    first, last = -(-_exact(low) // distance) * distance, _exact(high) // distance * distance
+    if first > last:
+        raise DefinitionError(f"{low:g} to {high:g}: there is no multiple of {q:g} in that range")
+    return _spread(first, last, distance, log=log)
+
+
+def _round(low: float, high: float, q: float, *, log: bool) -> tuple[Fraction, Fraction, Fraction]:
+    """Return the least and the greatest multiple of q that more than a vanishing part of a range rounds to, and q."""
+    _check_ends(low, high, log=log)
+    if q <= 0:
+        raise DefinitionError(f"q = {q:g}: must be above 0")
+    distance = _exact(q)
+    bottom, top = _exact(low) / distance, _exact(high) / distance
+    first, last = math.floor(bottom + HALF + VANISHING), math.ceil(top - HALF - VANISHING)
+    if first > last:  # the whole range lies just between two multiples
+        first = last = round(bottom)
+    return first * distance, last * distance, distance
+
+
+def _spread(first: Fraction, last: Fraction, q: Fraction, *, log: bool) -> tuple[Range | Constant, str]:
+    """Return the numbers from one value to another in steps of q, or on a logarithmic scale without them."""
+    integer = all(each.denominator == 1 for each in (first, last, q))
+    try:
+        low, high, step = float(first), float(last), float(q)
+    except OverflowError:
+        raise DefinitionError("reaches beyond all numbers that a parameter can have") from None
+    if not log or first == last:
+        return stepped(low, high, step, integer=integer), ""
+    notes = []
+    if not (integer and q == 1):
+        notes.append(f"its steps of {step:g} on a logarithmic scale have no equivalent and are left out")
+    if first <= 0:
+        low = step
+        notes.append("0, to which the smallest are rounded, has no place on a logarithmic scale")
+    return (whole if integer else continuous)(low, high, log=True), "; ".join(notes)
+
+
+def normal(
+    mu: float, sigma: float, written: str, *, log: bool = False, q: float | None = None
+) -> tuple[Range | Constant, str]:
     """Return the range that holds 95 % of a normal distribution, and a note.
 
     Args:
         mu, sigma: of the number, or of its logarithm.
         written: the distribution as the file has it.
         log: whether it is the logarithm that is normal.
-        integer: whether the numbers are whole.
+        q: the numbers are rounded to multiples of it; None if they are not.
 
     Raises:
-        DefinitionError: sigma is not above 0, or the range has no end.
+        DefinitionError: sigma is below 0, or the range has no end.
     """
-    if sigma <= 0:
-        raise DefinitionError(f"{written}: its standard deviation must be above 0")
+    if sigma < 0:
+        raise DefinitionError(f"{written}: its standard deviation must be from 0")
     low, high = mu - SIGMAS * sigma, mu + SIGMAS * sigma
     try:
         low, high = (math.exp(low), math.exp(high)) if log else (low, high)
     except OverflowError:
-        raise DefinitionError(f"{written}: reaches beyond all numbers that a parameter can have") from None
-    low, high = (round(low), round(high)) if integer else (float(f"{low:.4g}"), float(f"{high:.4g}"))
+        low = high = math.inf
+    return approximate(low, high, written, log=log, q=q)
+
+
+def approximate(
+    low: float, high: float, written: str, *, log: bool = False, q: float | None = None
+) -> tuple[Range | Constant, str]:
+    """Return the range that replaces a distribution without an equivalent, and a note.
+
+    Args:
+        low, high: hold nearly all of it.
+        written: the distribution as the file has it.
+        log: whether the range is on a logarithmic scale.
+        q: the numbers are rounded to multiples of it; None if they are not.
+
+    Raises:
+        DefinitionError: the range has no end, or q is not above 0.
+    """
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DefinitionError(f"{written}: reaches beyond all numbers that a parameter can have")
+    domain: Range | Constant
+    if q is None:
+        domain, lost = continuous(float(f"{low:.4g}"), float(f"{high:.4g}"), log=log), ""
+    else:
+        first, last, distance = _round(low, high, q, log=log)
+        domain, lost = _spread(first, last, distance, log=log)
     scale = "evenly on a logarithmic scale" if log else "evenly"
-    note = f"{written} has no equivalent: {low:g} to {high:g}, {scale}, replaces it"
-    return Range(low, high, log=log, integer=integer), note
+    if isinstance(domain, Constant):
+        replacement = f"{domain.value:g}"
+    else:
+        steps = f" in steps of {domain.step:g}" if domain.step else ""
+        replacement = f"{domain.low:g} to {domain.high:g}{steps}, {scale},"
+    return domain, "; ".join(filter(None, (f"{written} has no equivalent: {replacement} replaces it", lost)))
 
 
 def _check_ends(low: float, high: float, *, log: bool) -> None:

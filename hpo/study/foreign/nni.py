@@ -15,12 +15,12 @@ from typing import Any
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.foreign.domains import (
     Problems,
+    clipped,
     continuous,
     count,
     list_choices,
     normal,
     number,
-    quantized,
     read_each,
     whole_below,
 )
@@ -264,13 +264,13 @@ def _read_uniform(values: Sequence[Any], *, log: bool = False) -> Read:
 
 
 def _read_quniform(values: Sequence[Any], *, log: bool = False) -> Read:
-    return quantized(*_numbers(values, 3), log=log)
+    return clipped(*_numbers(values, 3), log=log)
 
 
 def _read_normal(values: Sequence[Any], name: str) -> Read:
-    mu, sigma, *_ = _numbers(values, 3 if name.startswith("q") else 2)
+    mu, sigma, *q = _numbers(values, 3 if name.startswith("q") else 2)
     written = f"{name}({', '.join(f'{number(value, name):g}' for value in values)})"
-    return normal(mu, sigma, written, log="log" in name)
+    return normal(mu, sigma, written, log="log" in name, q=q[0] if q else None)
 
 
 TYPES: Mapping[str, Callable[[Sequence[Any]], Read]] = {

@@ -1,13 +1,13 @@
 """Domains of Ray Tune's search spaces: the calls `tune.uniform(…)`, `tune.choice([…])` and their like.
 
 Source: the docstrings of `ray.tune.search.sample`. The upper bound of `randint` and `lograndint` is exclusive, and of
-`qrandint` and `qlograndint` with q = 1; of the others with a q it is inclusive.
+`qrandint` and `qlograndint` with q = 1; of the others with a q it is inclusive. Those with a q draw from its multiples
+between both bounds.
 """
 
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +17,14 @@ from hpo.study.foreign.domains import (
     ComputedError,
     continuous,
     list_choices,
+    multiples,
     normal,
     number,
-    quantized,
-    stepped,
-    whole,
     whole_below,
 )
 from hpo.study.foreign.python_source import Source, UnreadableError, describe
 from hpo.study.foreign.random_calls import read_draw
-from hpo.study.foreign.search import Computed, Constant, ForeignDomain, Range
+from hpo.study.foreign.search import Computed, ForeignDomain
 
 __all__ = ["is_domain", "is_grid", "name_domain", "read_domain", "read_values"]
 
@@ -153,46 +151,29 @@ def _read_function(source: Source, node: ast.Call) -> Read:
 # Functions of numbers.
 
 
-def _read_quniform(low: float, high: float, q: float, *, log: bool = False) -> Read:
-    domain, note = quantized(low, high, q, log=log)
-    match domain:  # which are real numbers there, even if they are whole
-        case Range(integer=True):
-            step = domain.step or (None if log else 1.0)
-            return Range(float(domain.low), float(domain.high), log, None if step is None else float(step)), note
-        case Constant(value):
-            return Constant(float(value)), note
-    return domain, note
-
-
-def _read_qrandint(low: float, high: float, q: float = 1) -> Read:
+def _read_qrandint(low: float, high: float, q: float = 1, *, log: bool = False) -> Read:
     if q == 1:
-        return whole_below(low, high), ""
+        return whole_below(low, high, log=log), ""
     if q < 1 or q != int(q):
         raise DefinitionError(f"q = {q:g}: must be a whole number above 0")
-    return stepped(math.ceil(low / q) * q, math.floor(high / q) * q, q, integer=True), ""
-
-
-def _read_qlograndint(low: float, high: float, q: float) -> Read:
-    if q == 1:
-        return whole_below(low, high, log=True), ""
-    return whole(low, high, log=True), f"its steps of {q:g} on a logarithmic scale have no equivalent and are left out"
+    return multiples(low, high, q, log=log)
 
 
 def _read_normal(mu: float = 0.0, sigma: float = 1.0, q: float | None = None) -> Read:
     numbers = f"{mu:g}, {sigma:g}"
-    return normal(mu, sigma, f"randn({numbers})" if q is None else f"qrandn({numbers}, {q:g})")
+    return normal(mu, sigma, f"randn({numbers})" if q is None else f"qrandn({numbers}, {q:g})", q=q)
 
 
 ENDS = ("lower", "upper")
 DISTRIBUTIONS: Mapping[str, Distribution] = {
     "uniform": Distribution(ENDS, lambda low, high: (continuous(low, high), "")),
-    "quniform": Distribution((*ENDS, "q"), _read_quniform, 3),
+    "quniform": Distribution((*ENDS, "q"), multiples, 3),
     "loguniform": Distribution(ENDS, lambda low, high: (continuous(low, high, log=True), "")),
-    "qloguniform": Distribution((*ENDS, "q"), lambda low, high, q: _read_quniform(low, high, q, log=True), 3),
+    "qloguniform": Distribution((*ENDS, "q"), lambda low, high, q: multiples(low, high, q, log=True), 3),
     "randint": Distribution(ENDS, lambda low, high: (whole_below(low, high), "")),
     "qrandint": Distribution((*ENDS, "q"), _read_qrandint),
     "lograndint": Distribution(ENDS, lambda low, high: (whole_below(low, high, log=True), "")),
-    "qlograndint": Distribution((*ENDS, "q"), _read_qlograndint, 3),
+    "qlograndint": Distribution((*ENDS, "q"), lambda low, high, q: _read_qrandint(low, high, q, log=True), 3),
     "randn": Distribution(("mean", "sd"), _read_normal, 0),
     "qrandn": Distribution(("mean", "sd", "q"), _read_normal, 3),
 }

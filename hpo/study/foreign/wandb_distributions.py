@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any
 
 from hpo.errors import DefinitionError, describe_unknown
+from hpo.study.foreign.domains import approximate, normal, rounded
 from hpo.study.foreign.search import Choices, Constant, ForeignDomain, Range
 from hpo.utils.text import shorten
 
@@ -20,7 +20,6 @@ __all__ = ["DISTRIBUTIONS", "read_distribution", "read_number", "read_value"]
 
 DIGITS = 12  # significant; e ** ln(0.001) is 0.0010000000000000002
 POWER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d{1,3}")
-SIGMAS = 2  # half the width of the range that replaces a normal distribution: 95 % of it
 
 Spec = Mapping[str, Any]
 Read = tuple[ForeignDomain, str]  # and what it loses
@@ -110,7 +109,7 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _range(low: float, high: float, *, log: bool = False, step: float | None = None, whole: bool = False) -> Range:
+def _range(low: float, high: float, *, log: bool = False, whole: bool = False) -> Range:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise DefinitionError(f"a range from {low:g} to {high:g}: must be finite")
     low, high = _round_digits(low), _round_digits(high)
@@ -118,7 +117,7 @@ def _range(low: float, high: float, *, log: bool = False, step: float | None = N
         raise DefinitionError(f"min = {low:g} is above max = {high:g}")
     if log and low <= 0:
         raise DefinitionError(f"min = {low:g}: must be above 0 on a logarithmic scale")
-    return Range(low, high, log, step, whole)
+    return Range(low, high, log, integer=whole)
 
 
 def _uniform(spec: Spec) -> Read:
@@ -129,33 +128,18 @@ def _int_uniform(spec: Spec) -> Read:
     return _range(math.ceil(read_number(spec, "min")), math.floor(read_number(spec, "max")), whole=True), ""
 
 
-def _quantum(spec: Spec) -> Fraction:
-    q = Fraction(str(read_number(spec, "q", 1.0)))
-    if q <= 0:
-        raise DefinitionError(f"q = {spec.get('q')!r}: must be above 0")
-    return q
+def _quantum(spec: Spec) -> float | None:
+    """Return the q of a distribution that rounds to its multiples; None of another."""
+    return read_number(spec, "q", 1.0) if str(spec.get("distribution")).startswith("q_") else None
 
 
 def _q_uniform(spec: Spec) -> Read:
-    """Read round(x / q) * q, which is multiples of q, the outermost ones half as likely as the others."""
-    q = _quantum(spec)
-    low, high = (float(round(Fraction(str(read_number(spec, key))) / q) * q) for key in ("min", "max"))
-    if q == 1:
-        return _range(low, high, whole=True), ""
-    return _range(low, high, step=float(q), whole=q.denominator == 1), ""
+    return rounded(read_number(spec, "min"), read_number(spec, "max"), read_number(spec, "q", 1.0))
 
 
 def _log(spec: Spec, low: float, high: float) -> Read:
-    """Return a range on a logarithmic scale; rounding to multiples of q has an equivalent for q = 1 alone."""
-    if not str(spec.get("distribution")).startswith("q_"):
-        return _range(low, high, log=True), ""
     q = _quantum(spec)
-    if q == 1:
-        return _range(max(1, round(low)), round(high), log=True, whole=True), ""
-    note = f"its steps of {float(q):g} on a logarithmic scale have no equivalent and are left out"
-    if q.denominator == 1:
-        return _range(max(1, math.ceil(low)), math.floor(high), log=True, whole=True), note
-    return _range(low, high, log=True), note
+    return (_range(low, high, log=True), "") if q is None else rounded(low, high, q, log=True)
 
 
 def _log_uniform(spec: Spec) -> Read:
@@ -178,34 +162,19 @@ def _inv_log_uniform(spec: Spec) -> Read:
     return _log(spec, _exp(-read_number(spec, "max")), _exp(-read_number(spec, "min")))
 
 
-def _approximate(spec: Spec, low: float, high: float, *, log: bool = False) -> Read:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DefinitionError(f"a range from {low:g} to {high:g}: must be finite")
-    low, high = float(f"{low:.4g}"), float(f"{high:.4g}")
-    numbers = ", ".join(f"{key}={spec[key]}" for key in ("mu", "sigma", "a", "b", "q") if key in spec)
-    scale = "evenly on a logarithmic scale" if log else "evenly"
-    note = f"{spec['distribution']}({numbers}) has no equivalent: {low:g} to {high:g}, {scale}, replaces it"
-    return _range(low, high, log=log), note
-
-
-def _spread(spec: Spec) -> tuple[float, float]:
+def _normal(spec: Spec, *, log: bool = False) -> Read:
     mu, sigma = read_number(spec, "mu", 0.0), read_number(spec, "sigma", 1.0)
-    if sigma < 0:
-        raise DefinitionError(f"sigma = {shorten(spec.get('sigma'))}: must be from 0")
-    return mu - SIGMAS * sigma, mu + SIGMAS * sigma
-
-
-def _normal(spec: Spec) -> Read:
-    return _approximate(spec, *_spread(spec))
-
-
-def _log_normal(spec: Spec) -> Read:
-    low, high = _spread(spec)
-    return _approximate(spec, _exp(low), _exp(high), log=True)
+    return normal(mu, sigma, _write(spec), log=log, q=_quantum(spec))
 
 
 def _beta(spec: Spec) -> Read:
-    return _approximate(spec, 0.0, 1.0)
+    return approximate(0.0, 1.0, _write(spec), q=_quantum(spec))
+
+
+def _write(spec: Spec) -> str:
+    """Return a distribution as a call, for messages."""
+    numbers = ", ".join(f"{key}={spec[key]}" for key in ("mu", "sigma", "a", "b", "q") if key in spec)
+    return f"{spec['distribution']}({numbers})"
 
 
 DISTRIBUTIONS: Mapping[str, Callable[[Spec], Read]] = {
@@ -223,8 +192,8 @@ DISTRIBUTIONS: Mapping[str, Callable[[Spec], Read]] = {
     "inv_log_uniform_values": _log_uniform_values,  # from log(1 / max) to log(1 / min): the same
     "normal": _normal,
     "q_normal": _normal,
-    "log_normal": _log_normal,
-    "q_log_normal": _log_normal,
+    "log_normal": lambda spec: _normal(spec, log=True),
+    "q_log_normal": lambda spec: _normal(spec, log=True),
     "beta": _beta,
     "q_beta": _beta,
 }

@@ -12,12 +12,12 @@ import optuna
 import pytest
 
 from hpo.errors import ImportRefusedError, RequestError
-from hpo.study.foreign.domains import quantized
+from hpo.study.foreign.domains import clipped, multiples, normal, rounded
 from hpo.study.foreign.imported import ImportOptions
 from hpo.study.foreign.loop_file import import_loop
 from hpo.study.foreign.python_source import UnreadableError, parse_source
 from hpo.study.foreign.readers import read_search
-from hpo.study.foreign.search import Choices, Computed, ForeignDomain, Range
+from hpo.study.foreign.search import Choices, Computed, Constant, ForeignDomain, Range
 from tests.study.foreign.files import IMPORT, points, read, read_json, refusal, sweeper
 
 CORPUS = Path(__file__).parents[2] / "imports"
@@ -28,20 +28,105 @@ CORPUS = Path(__file__).parents[2] / "imports"
 
 @pytest.mark.parametrize(
     ("low", "high", "q"),
-    [(0, 1, 0.25), (16, 128, 16), (0.1, 0.9, 0.25), (0, 10, 3), (1, 9, 4), (2, 2, 1), (0.3, 0.4, 1)],
+    [
+        (0, 1, 0.25),
+        (16, 128, 16),
+        (0.1, 0.9, 0.25),
+        (0, 10, 3),
+        (1, 9, 4),
+        (2, 2, 1),
+        (0.3, 0.4, 1),
+        (0.05, 0.5, 0.1),
+        (16, 80, 32),
+    ],
 )
-def test_quantized_ranges_have_the_values_of_the_formula(low: float, high: float, q: float) -> None:
+def test_clipped_ranges_have_the_values_of_the_formula(low: float, high: float, q: float) -> None:
     """NNI documents quniform as clip(round(uniform(low, high) / q) * q, low, high)."""
     random.seed(0)
     drawn = {min(max(round(random.uniform(low, high) / q) * q, low), high) for _ in range(4000)}
-    domain, note = quantized(low, high, q)
+    domain, note = clipped(low, high, q)
     assert points(domain) == {round(value, 9) for value in drawn}
     assert note == ""
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "q", "note"),
+    [
+        (16, 256, 32, ""),  # only x = 16 is rounded to 0
+        (15.9999999, 256, 32, ""),
+        (5, 52, 10, ""),
+        (0.05, 0.15, 0.1, ""),
+        (100, 500, 64, "it is round(x / 64) * 64 there, which reaches 512, above 500"),
+        (0.04, 0.28, 0.1, "it is round(x / 0.1) * 0.1 there, which reaches 0, below 0.04 and 0.3, above 0.28"),
+        (0.5, 0.5, 1, "it is round(x / 1) * 1 there, which reaches 0, below 0.5"),
+    ],
+)
+def test_a_rounded_range_leaves_its_ends_only_where_draws_do(low: float, high: float, q: float, note: str) -> None:
+    random.seed(0)
+    drawn = {round(round(random.uniform(low, high) / q) * q, 9) for _ in range(4000)}
+    domain, said = rounded(low, high, q)
+    assert points(domain) == drawn
+    assert said == note
+
+
+def test_zero_which_a_logarithmic_scale_lacks_is_said() -> None:
+    domain, note = rounded(0.2, 20, 1, log=True)
+    assert domain == Range(1, 20, log=True, integer=True)
+    assert note == "0, to which the smallest are rounded, has no place on a logarithmic scale"
+
+
+def test_multiples_lie_between_the_ends() -> None:
+    """Ray rounds both bounds inwards to multiples, and draws between these."""
+    assert points(multiples(0.05, 0.52, 0.1)[0]) == {0.1, 0.2, 0.3, 0.4, 0.5}
+    assert multiples(10, 100, 16, log=True)[0] == Range(16, 96, log=True, integer=True)
+    with pytest.raises(RequestError, match=r"0.05 to 0.08: there is no multiple of 0.1 in that range"):
+        multiples(0.05, 0.08, 0.1)
+
+
+def test_a_normal_distribution_that_rounds_keeps_its_steps() -> None:
+    domain, note = normal(128, 32, "qnormal(128, 32, 16)", q=16)
+    assert domain == Range(64, 192, step=16, integer=True)
+    assert note == "qnormal(128, 32, 16) has no equivalent: 64 to 192 in steps of 16, evenly, replaces it"
+    assert normal(0.5, 0.1, "", q=0.05)[0] == Range(0.3, 0.7, step=0.05)
+    assert normal(4, 1, "", q=1)[0] == Range(2, 6, integer=True)
+    assert normal(5, 0.1, "qnormal(5, 0.1, 1)", q=1) == (
+        Constant(5),
+        "qnormal(5, 0.1, 1) has no equivalent: 5 replaces it",
+    )
+    domain, note = normal(5, 0.5, "qlognormal(5, 0.5, 32)", log=True, q=32)
+    assert domain == Range(64, 416, log=True, integer=True)
+    assert note.endswith("; its steps of 32 on a logarithmic scale have no equivalent and are left out")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "field"),
+    [
+        ("{distribution: q_normal, mu: 128, sigma: 32, q: 16}", "Int(64, 192, step=16)"),
+        ("{distribution: q_log_normal, mu: 5, sigma: 0.5, q: 32}", "Int(64, 416, log=True)"),
+        ("{_type: qnormal, _value: [128, 32, 16]}", "Int(64, 192, step=16)"),
+        ("{_type: qlognormal, _value: [3, 0.3, 1]}", "Int(11, 37, log=True)"),
+        ("tune.qrandn(128, 32, 8)", "Int(64, 192, step=8)"),
+        ("tune.qlograndint(10, 100, 16)", "Int(16, 96, log=True)"),
+        ("tune.qloguniform(1, 64, 1)", "Int(1, 64, log=True)"),
+        ("tune.quniform(0.05, 0.5, 0.1)", "Float(0.1, 0.5, step=0.1)"),
+    ],
+)
+def test_a_loop_has_the_steps_of_what_rounds(parameter: str, field: str, tmp_path: Path) -> None:
+    texts = {
+        "{d": f"method: random\nparameters: {{a: {parameter}}}",
+        "{_": f"a: {parameter}",
+        "tu": f"{IMPORT}space = {{'a': {parameter}}}\ntune.run(t, config=space)",
+    }
+    file = tmp_path / ("theirs.py" if parameter.startswith("tune") else "theirs.yaml")
+    file.write_text(texts[parameter[:2]], encoding="utf-8")
+    loop = import_loop(file, tmp_path / "loop.py", ImportOptions()).loop
+    assert loop is not None
+    assert f" = hpo.{field}" in loop
+
+
 def test_steps_of_a_logarithmic_scale_are_left_out_and_said() -> None:
-    assert quantized(1, 64, 1, log=True) == (Range(1, 64, log=True, integer=True), "")
-    domain, note = quantized(0.001, 0.1, 0.001, log=True)
+    assert clipped(1, 64, 1, log=True) == (Range(1, 64, log=True, integer=True), "")
+    domain, note = clipped(0.001, 0.1, 0.001, log=True)
     assert domain == Range(0.001, 0.1, log=True)
     assert note == "its steps of 0.001 on a logarithmic scale have no equivalent and are left out"
 
