@@ -14,13 +14,14 @@ from typing import Any
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.foreign.domains import Problems, continuous, count, list_choices, number, read_each, stepped, whole
 from hpo.study.foreign.search import Constant, ForeignDomain, ForeignParameter, ForeignSearch, Method, Range
-from hpo.study.foreign.unread import describe_fixed_arguments, describe_settings
+from hpo.study.foreign.unread import describe_fixed_arguments, describe_settings, describe_unused_stopping
 from hpo.utils.text import shorten
 
 __all__ = ["read", "recognizes"]
 
 TOOL = "Katib"
 Spec = Mapping[str, Any]
+Parameters = tuple[ForeignParameter, ...]
 
 TYPES = ("double", "int", "discrete", "categorical")
 DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
@@ -58,15 +59,27 @@ def read(document: Mapping[str, Any] | str, _path: Path) -> ForeignSearch:
     if "nasConfig" in spec:
         raise DefinitionError("spec.nasConfig: a search for an architecture, layer by layer, has no equivalent here")
     problems = Problems()
-    parameters = problems.attempt(lambda: _read_parameters(spec.get("parameters")), ())
+    parameters: Parameters = problems.attempt(lambda: _read_parameters(spec.get("parameters")), ())
     objective, algorithm = _table(spec, "objective"), _table(spec, "algorithm")
     settings: dict[str, Any] = problems.attempt(lambda: _read_settings(algorithm), {})
     notes: list[str] = []
     name = str(algorithm.get("algorithmName"))
+    pruner = problems.attempt(lambda: _read_stopping(spec, notes), None)
+    read_settings: list[str] = []
+    if name == "hyperband":
+        hyperband = problems.attempt(lambda: _read_hyperband(settings), {})
+        read_settings = ["eta", "r_l"]
+        if pruner:
+            unused = {key: settings[key] for key in read_settings if key in settings}
+            notes.append(describe_unused_stopping("algorithm hyperband", unused, "earlyStopping"))
+        pruner = pruner or hyperband or None
+        budget = str(settings.get("resource_name")).lstrip("-")
+        if "max_resource" in hyperband and any(each.name.lstrip("-") == budget for each in parameters):
+            read_settings.append("resource_name")
+            parameters = tuple(_set_budget(parameters, budget, hyperband["max_resource"]))
     method = METHODS.get(name)
     if method is None and algorithm:
         notes.append(f"algorithm {shorten(algorithm.get('algorithmName'))} has no equivalent among the samplers")
-    read_settings = ("eta", "r_l", "resource_name") if name == "hyperband" else ()
     unread = {key: value for key, value in settings.items() if key not in read_settings}
     notes += describe_settings("algorithmSettings", unread, method)
     trials, goal = spec.get("maxTrialCount"), objective.get("goal")
@@ -79,7 +92,7 @@ def read(document: Mapping[str, Any] | str, _path: Path) -> ForeignSearch:
         target=problems.attempt(lambda: None if goal is None else number(goal, "spec.objective.goal"), None),
         method=method,
         trials=problems.attempt(lambda: None if trials is None else count(trials, "spec.maxTrialCount"), None),
-        pruner=problems.attempt(lambda: _read_stopping(spec, notes) or _read_hyperband(algorithm, settings), None),
+        pruner=pruner,
         name=None if title is None else str(title),
         notes=(*notes, *_describe_unread_metrics(objective), *_describe_start(spec)),
     )
@@ -115,13 +128,21 @@ def _read_settings(algorithm: Spec) -> dict[str, Any]:
     return {str(each["name"]): each.get("value") for each in settings}
 
 
-def _read_hyperband(algorithm: Spec, settings: Spec) -> Any:
+def _read_hyperband(settings: Spec) -> dict[str, Any]:
     """Return the pruner of the algorithm that stops trials as well: Hyperband, with factor eta and resource r_l."""
-    if algorithm.get("algorithmName") != "hyperband":
-        return None
     pruner: dict[str, Any] = {"name": "hyperband", "reduction_factor": count(settings.get("eta") or 3, "eta")}
     longest = settings.get("r_l")
     return {**pruner, "max_resource": count(longest, "r_l")} if longest is not None else pruner
+
+
+def _set_budget(parameters: Parameters, budget: str, most: int) -> Iterator[ForeignParameter]:
+    """Yield the parameters, the one that is Hyperband's budget, which it sets whatever its range, with the most."""
+    for each in parameters:
+        if each.name.lstrip("-") == budget and each.domain != Constant(most):
+            note = f"hyperband sets it there, as its budget, to r_l = {most} at most"
+            yield replace(each, domain=Constant(most), note=note)
+        else:
+            yield each
 
 
 def _read_stopping(spec: Spec, notes: list[str]) -> Any:
@@ -198,12 +219,11 @@ def _read_parameter(name: str, spec: Spec) -> list[ForeignParameter]:
     return [ForeignParameter((name,), domain, note=note)]
 
 
-def _read_list(values: object) -> ForeignDomain:
+def _read_list(values: Any) -> ForeignDomain:
     """Return listed values, as numbers if all texts are numbers."""
-    listed = list_choices(values)
-    found = [listed.value] if isinstance(listed, Constant) else listed.values
+    listed = list_choices(values)  # refuses what is no list
     try:
-        return list_choices([number(value, "list") for value in found])
+        return list_choices([number(value, "list") for value in values])  # whose repeats are likelier
     except DefinitionError:
         return listed
 
@@ -226,5 +246,6 @@ def _read_range(space: Spec, *, integer: bool) -> tuple[Range | Constant, str]:
     if not log:
         return stepped(low, high, distance, integer=integer), note
     if not (integer and distance == 1):
-        note = note or f"its steps of {distance:g} on a logarithmic scale have no equivalent and are left out"
+        lost = f"its steps of {distance:g} on a logarithmic scale have no equivalent and are left out"
+        note = f"{note}; {lost}" if note else lost
     return (whole if integer else continuous)(low, high, log=True), note

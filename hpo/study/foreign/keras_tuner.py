@@ -15,6 +15,7 @@ from typing import Any, Literal
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.foreign.domains import continuous, count, list_choices, number, read_each, stepped, whole
 from hpo.study.foreign.search import Constant, ForeignDomain, ForeignParameter, ForeignSearch
+from hpo.study.foreign.unread import describe_settings
 from hpo.utils.text import shorten
 
 __all__ = ["read", "recognizes"]
@@ -25,6 +26,7 @@ Read = tuple[ForeignDomain, str]
 
 SAMPLINGS = ("linear", "log", "reverse_log")
 DIRECTIONS: Mapping[str, Literal["minimize", "maximize"]] = {"min": "minimize", "max": "maximize"}
+UNREAD = ("alpha", "beta", "hyperband_iterations")  # settings in the state of an oracle
 LISTED = 1000  # values of a range whose steps are factors
 
 
@@ -121,8 +123,14 @@ def _read_metric(document: Spec) -> tuple[str | None, Literal["minimize", "maxim
 
 def _add_oracle(search: ForeignSearch, document: Spec) -> ForeignSearch:
     """Return the search with what the state of an oracle says of its kind."""
+    seed = document.get("seed")
+    unread = {key: document[key] for key in UNREAD if document.get(key) is not None}
+    notes = (*search.notes, *describe_settings("oracle", unread, None))
+    search = replace(search, seed=seed if type(seed) is int else None, notes=notes)
     if "num_initial_points" in document:
-        return replace(search, method="gp")
+        first = document["num_initial_points"]  # without one, it depends on the space
+        options = {"n_startup_trials": count(first, "num_initial_points")} if first else {}
+        return replace(search, method="gp", sampler_options=options)
     if "max_epochs" not in document or "factor" not in document:
         return search
     longest, factor = count(document["max_epochs"], "max_epochs"), count(document["factor"], "factor")
@@ -131,6 +139,8 @@ def _add_oracle(search: ForeignSearch, document: Spec) -> ForeignSearch:
         epochs = ForeignParameter(("epochs",), Constant(longest), note="max_epochs of its Hyperband")
         parameters = (*parameters, epochs)
     pruner = {"name": "hyperband", "max_resource": longest, "reduction_factor": factor}
+    if document.get("min_epochs") is not None:
+        pruner["min_resource"] = count(document["min_epochs"], "min_epochs")
     return replace(search, parameters=parameters, method="random", pruner=pruner)
 
 

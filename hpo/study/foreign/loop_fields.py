@@ -125,8 +125,9 @@ def _make_field(parameter: ForeignParameter, name: str, when: dict[str, Any]) ->
     if shared:
         annotation = all_parameters()[name].kind.__name__
         values = [float(value) if annotation == "float" else int(value) for value in values]
-    values = _distinct(values)
     note = "each value is the JSON of one" if encoded else ""
+    if len(distinct := _distinct(values)) < len(values):
+        note, values = _join(note, "values that are equal are likelier there, and are one each here"), distinct
     weights = domain.probabilities if isinstance(domain, Choices) else None
     if weights is not None and any(each != weights[0] for each in weights):
         note = _join(note, f"its probabilities {list(weights)} have no equivalent")

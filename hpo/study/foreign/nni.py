@@ -25,7 +25,7 @@ from hpo.study.foreign.domains import (
     whole_below,
 )
 from hpo.study.foreign.search import Choices, ForeignDomain, ForeignParameter, ForeignSearch, Method, name_values
-from hpo.study.foreign.unread import describe_fixed_arguments, describe_settings
+from hpo.study.foreign.unread import describe_fixed_arguments, describe_settings, describe_unused_stopping
 from hpo.utils.documents import read_document
 from hpo.utils.text import shorten
 
@@ -55,6 +55,7 @@ METHODS: Mapping[str, Method] = {
     "bohb": "tpe",
     "batchtuner": "grid",
 }
+BUDGET_KEYS = ("R", "max_budget", "eta")  # of the tuners that stop trials as well
 UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
@@ -92,6 +93,9 @@ def _read_experiment(experiment: Spec, path: Path) -> ForeignSearch:
     trials = _first(experiment, "maxTrialNumber", "maxTrialNum", "max_trial_number")
     duration = _first(experiment, "maxExperimentDuration", "maxExecDuration", "max_experiment_duration")
     assessed = problems.attempt(lambda: _read_assessor(assessor, notes), None)
+    if assessed and pruner:
+        unused = {key: tuner["arguments"][key] for key in BUDGET_KEYS if _argument(tuner, key) is not None}
+        notes.append(describe_unused_stopping(f"tuner {tuner['name']}", unused, "the assessor's"))
     notes += _describe_start(experiment)
     search = ForeignSearch(
         TOOL,
@@ -183,7 +187,7 @@ def _read_tuner(tuner: Spec, notes: list[str]) -> tuple[Method | None, Any]:
     if method is None:
         notes.append(f"tuner {shorten(name)} has no equivalent among the samplers")
     stops = name.lower() in ("hyperband", "bohb")
-    read = ("optimize_mode", "eta", "R", "max_budget") if stops else ("optimize_mode",)
+    read = ("optimize_mode", *BUDGET_KEYS) if stops else ("optimize_mode",)
     _note_arguments("tuner", tuner, read, method, notes)
     if not stops:
         return method, None

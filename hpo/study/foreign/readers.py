@@ -49,6 +49,12 @@ READERS: tuple[Reader, ...] = (
     Reader("Weights & Biases sweep (YAML, JSON)", is_sweep, read_sweep),
 )
 
+NOT_PYTHON: Mapping[str, str] = {  # what is read of tools whose Python is not, by the module
+    "keras_tuner": "is Python of KerasTuner, which is not read; import the oracle.json that the tuner writes in its "
+    "folder, or what hp.get_config() returns, as JSON",
+    "nni": "is Python of NNI, which is not read; import its search space, as a file of JSON or YAML",
+}
+
 
 def read_search(path: Path, left_out: Collection[str] = (), *, computed: bool = False) -> ForeignSearch:
     """Read the search that a file of another tool describes. A Python file is parsed and never run.
@@ -78,14 +84,20 @@ def read_search(path: Path, left_out: Collection[str] = (), *, computed: bool = 
 def _check_python(path: Path, document: Document) -> None:
     """Refuse a Python file that cannot be parsed: what it is may stand after the place where it is wrong.
 
+    So is one of a tool whose Python is not read.
+
     Raises:
-        DefinitionError: names the line.
+        DefinitionError: names the line, or the file that is read in its place.
     """
     if isinstance(document, str):
         try:
-            parse_source(document)
+            imports = parse_source(document).imports.values()
         except DefinitionError as error:
             raise DefinitionError(f"{path}: {error}") from error
+        modules = {name.partition(".")[0] for name in imports}
+        for module, advice in NOT_PYTHON.items():
+            if module in modules:
+                raise DefinitionError(f"{path}: {advice}")
 
 
 def _check_readable(search: ForeignSearch, left_out: Collection[str], *, computed: bool) -> ForeignSearch:

@@ -15,7 +15,7 @@ from hpo.study.foreign.fit import translate
 from hpo.utils.text import shorten
 from hpo.utils.toml import toml_value
 
-__all__ = ["describe_fixed_arguments", "describe_settings"]
+__all__ = ["describe_fixed_arguments", "describe_settings", "describe_unused_stopping"]
 
 # Macros of Weights & Biases that stand for other words than the value of an argument.
 MACRO = re.compile(r"\$\{(env|interpreter|program|args\w*)\}")
@@ -40,9 +40,24 @@ def describe_settings(where: str, settings: Mapping[str, Any], sampler: str | No
             ours.append(f"seed = {value}")
         elif canonical(name) in FIRST_TRIALS and sampler in ("tpe", "gp", "cmaes"):
             ours.append(f"sampler = {toml_value({'name': sampler})[:-2]}, n_startup_trials = {value} }}")
-    listed = ", ".join(f"{name} = {shorten(value, quote=False)}" for name, value in settings.items())
     advice = f"; in the study file: {', '.join(ours)}" if ours else ""
-    yield f"{where}: {listed}: not read{advice}"
+    yield f"{where}: {_list_settings(settings)}: not read{advice}"
+
+
+def describe_unused_stopping(where: str, settings: Mapping[str, Any], taken: str) -> str:
+    """Return a note on an algorithm that stops trials beside another one, where a study has one pruner.
+
+    Args:
+        where: it stands in the file.
+        settings: of how it stops, by name.
+        taken: where the other one stands, which becomes the pruner.
+    """
+    listed = f": {_list_settings(settings)}" if settings else ""
+    return f"{where}{listed}: it stops trials, too, and is not used: a study has one pruner, and {taken} is taken"
+
+
+def _list_settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {shorten(value, quote=False)}" for name, value in settings.items())
 
 
 def describe_fixed_arguments(commands: Iterable[str | Sequence[object]]) -> Iterator[str]:

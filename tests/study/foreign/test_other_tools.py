@@ -131,6 +131,21 @@ def test_steps_of_a_logarithmic_scale_are_left_out_and_said() -> None:
     assert note == "its steps of 0.001 on a logarithmic scale have no equivalent and are left out"
 
 
+@pytest.mark.parametrize("values", [[1, 1, 2], [1, 1.0, 2]])
+def test_values_that_are_likelier_there_are_said_in_a_loop(values: list[float], tmp_path: Path) -> None:
+    file = tmp_path / "theirs.json"
+    file.write_text(json.dumps({"a": {"_type": "choice", "_value": values}}), encoding="utf-8")
+    notes = "\n".join(import_loop(file, tmp_path / "loop.py", ImportOptions()).notes)
+    assert "a: its probabilities" in notes or "a: values that are equal are likelier there" in notes
+
+
+def test_numbers_that_a_list_of_katib_repeats_are_likelier(tmp_path: Path) -> None:
+    a = {"name": "a", "parameterType": "discrete", "feasibleSpace": {"list": ["1", "1", "2", "3"]}}
+    spec = {"objective": {}, "algorithm": {}, "parameters": [a]}
+    (found,) = read_json(tmp_path, {"kind": "Experiment", "spec": spec}).parameters
+    assert found.domain == Choices((1, 2, 3), (0.5, 0.25, 0.25))
+
+
 # NNI and KerasTuner.
 
 
@@ -291,6 +306,8 @@ def test_a_nested_choice_of_nni_has_its_name_where_nni_has_it(tmp_path: Path) ->
         (".yaml", "apiVersion: kubeflow.org/v1beta1\nkind: Experiment\nspec: {nasConfig: {}}", "spec.nasConfig: "),
         (".yaml", "searchSpaceFile: ../missing.json\n", "missing.json: cannot be read: No such file or directory"),
         (".yaml", "a: 1\n", "is none of the files that can be imported"),
+        (".py", "import keras_tuner as kt\n", "is Python of KerasTuner, which is not read; import the oracle.json"),
+        (".py", "from nni.experiment import Experiment\n", "is Python of NNI, which is not read"),
     ],
 )  # fmt: skip
 def test_a_bad_file_is_refused_in_a_line(tmp_path: Path, suffix: str, text: str, message: str) -> None:

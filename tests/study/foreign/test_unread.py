@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hpo.study.foreign.readers import read_search
+from hpo.study.foreign.search import ForeignSearch
 from hpo.study.foreign.unread import describe_fixed_arguments, describe_settings
 
 FIXED = "the command fixes these, and they are not read: "
@@ -71,6 +72,44 @@ def test_every_tool_with_a_command_says_what_it_fixes(tmp_path: Path) -> None:
     lr = {"name": "lr", "parameterType": "discrete", "feasibleSpace": {"list": ["1", "2"]}}
     spec = {"objective": {}, "algorithm": {}, "parameters": [lr], "trialTemplate": template}
     assert "epochs = 3, flag = true" in notes(tmp_path, {"kind": "Experiment", "spec": spec})
+
+
+def test_hyperband_beside_another_pruner_is_said(tmp_path: Path) -> None:
+    experiment = {
+        "searchSpace": {"lr": {"_type": "choice", "_value": [1, 2]}},
+        "tuner": {"name": "Hyperband", "classArgs": {"R": 60, "eta": 3}},
+        "assessor": {"name": "Medianstop"},
+    }
+    used = "it stops trials, too, and is not used: a study has one pruner, and"
+    assert f"tuner Hyperband: R = 60, eta = 3: {used} the assessor's is taken" in notes(tmp_path, experiment)
+    del experiment["assessor"]
+    assert used not in notes(tmp_path, experiment)
+    algorithm = {"algorithmName": "hyperband", "algorithmSettings": [{"name": "r_l", "value": "9"}]}
+    lr = {"name": "lr", "parameterType": "discrete", "feasibleSpace": {"list": ["1", "2"]}}
+    spec = {"objective": {}, "algorithm": algorithm, "parameters": [lr]}
+    katib: dict[str, Any] = {"kind": "Experiment", "spec": spec}
+    assert used not in notes(tmp_path, katib)
+    spec["earlyStopping"] = {"algorithmName": "medianstop"}
+    assert f"algorithm hyperband: r_l = 9: {used} earlyStopping is taken" in notes(tmp_path, katib)
+
+
+def test_what_the_state_of_an_oracle_sets_is_read_or_said(tmp_path: Path) -> None:
+    choice = {"class_name": "Choice", "config": {"name": "lr", "values": [1, 2]}}
+    oracle = {"hyperparameters": {"space": [choice]}, "seed": 42, "retry_queue": [], "tried_so_far": []}
+    path = tmp_path / "oracle.json"
+
+    def read(**settings: Any) -> ForeignSearch:
+        path.write_text(json.dumps({**oracle, **settings}), encoding="utf-8")
+        return read_search(path)
+
+    search = read(num_initial_points=8, alpha=1e-4, beta=2.6)
+    assert (search.method, search.sampler_options, search.seed) == ("gp", {"n_startup_trials": 8}, 42)
+    assert search.notes == ("oracle: alpha = 0.0001, beta = 2.6: not read",)
+    assert read(num_initial_points=None, seed=None).sampler_options == {}
+    search = read(max_epochs=30, min_epochs=2, factor=3, hyperband_iterations=2)
+    pruner = {"name": "hyperband", "max_resource": 30, "reduction_factor": 3, "min_resource": 2}
+    assert (search.pruner, search.seed) == (pruner, 42)
+    assert search.notes == ("oracle: hyperband_iterations = 2: not read",)
 
 
 def test_earlier_runs_of_a_sweep_are_said(tmp_path: Path) -> None:
