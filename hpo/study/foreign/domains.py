@@ -146,8 +146,12 @@ def count(value: object, what: str) -> int:
     return int(found)
 
 
-def list_choices(values: object) -> Constant | Choices:
+def list_choices(values: object, weights: Sequence[float] | None = None) -> Constant | Choices:
     """Return the values of a list, each once; those that it repeats are more probable.
+
+    Args:
+        values: the list.
+        weights: how probable each is, by any measure; None if they are equal.
 
     Raises:
         DefinitionError: it is no list, or an empty one.
@@ -155,17 +159,17 @@ def list_choices(values: object) -> Constant | Choices:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise DefinitionError(f"{shorten(values)}: must be a list of values")
     distinct: list[Any] = []
-    counts: list[int] = []
-    for value in values:
+    counts: list[float] = []
+    for value, weight in zip(values, weights or [1] * len(values), strict=True):
         place = next((i for i, each in enumerate(distinct) if value == each and type(value) is type(each)), None)
         if place is None:
             distinct.append(value)
-            counts.append(1)
+            counts.append(weight)
         else:
-            counts[place] += 1
+            counts[place] += weight
     if len(distinct) == 1:
         return Constant(distinct[0])
-    probabilities = None if len(set(counts)) == 1 else tuple(each / len(values) for each in counts)
+    probabilities = None if len(set(counts)) == 1 else tuple(each / sum(counts) for each in counts)
     return Choices(tuple(distinct), probabilities)
 
 

@@ -72,11 +72,7 @@ def fit_domain(parameter: Parameter, domain: ForeignDomain, renames: Mapping[str
     fit = _fit_values(parameter, values, renames)
     if isinstance(domain, Constant):
         return Fit(fit.literal[0], fit.notes, fit.translations)
-    weights = domain.probabilities
-    if weights is not None and any(each != weights[0] for each in weights):
-        note = "its probabilities have no equivalent: all values are equally likely"
-        return Fit(fit.literal, (note, *fit.notes), fit.translations)
-    return fit
+    return Fit(fit.literal, (domain.lost, *fit.notes), fit.translations) if domain.lost else fit
 
 
 def translate(parameter: Parameter, value: Any, renames: Mapping[str, str]) -> Value:

@@ -128,10 +128,7 @@ def _make_field(parameter: ForeignParameter, name: str, when: dict[str, Any]) ->
     note = "each value is the JSON of one" if encoded else ""
     if len(distinct := _distinct(values)) < len(values):
         note, values = _join(note, "values that are equal are likelier there, and are one each here"), distinct
-    weights = domain.probabilities if isinstance(domain, Choices) else None
-    if weights is not None and any(each != weights[0] for each in weights):
-        note = _join(note, f"its probabilities {list(weights)} have no equivalent")
-    note = _join(parameter.note, note)
+    note = _join(parameter.note, note, domain.lost if isinstance(domain, Choices) else "")
     if isinstance(domain, Constant) and not when:
         if shared:
             return LoopField(name, parameter, annotation, "", shared, values[0], encoded, note)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hpo.config.choices import Direction
+from hpo.utils.text import shorten
 
 __all__ = [
     "Choices",
@@ -50,6 +51,15 @@ class Choices:
 
     values: tuple[Any, ...]
     probabilities: tuple[float, ...] | None = None
+
+    @property
+    def lost(self) -> str:
+        """What a study, where all values are equally likely, loses; empty if it is nothing."""
+        weights = self.probabilities or ()
+        if len(set(weights)) < 2:
+            return ""
+        listed = shorten(", ".join(f"{each:.3g}" for each in weights), quote=False)
+        return f"its values are not equally likely there ({listed}), and are here"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from hpo.config.choices import Direction
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.foreign.domains import Problems, read_each
-from hpo.study.foreign.search import Choices, ForeignParameter, ForeignSearch, Goal, Method
+from hpo.study.foreign.search import ForeignParameter, ForeignSearch, Goal, Method
 from hpo.study.foreign.unread import describe_fixed_arguments
 from hpo.study.foreign.wandb_distributions import read_distribution, read_number
 from hpo.utils.text import shorten
@@ -114,21 +114,7 @@ def _read_parameter(_name: str, named: Spec) -> list[ForeignParameter]:
         if key not in SPEC_KEYS:
             raise DefinitionError(describe_unknown("key", str(key), SPEC_KEYS))
     domain, note = read_distribution(spec)
-    if isinstance(domain, Choices):
-        domain, note = _merge_repeats(domain)
     return [ForeignParameter(path, domain, note=note)]
-
-
-def _merge_repeats(domain: Choices) -> tuple[Choices, str]:
-    """Return the domain without values that occur twice, which are twice as likely there."""
-    distinct = [value for place, value in enumerate(domain.values) if not _occurs(value, domain.values[:place])]
-    if len(distinct) == len(domain.values):
-        return domain, ""
-    return Choices(tuple(distinct)), "values that occur more than once are likelier there, and are one each here"
-
-
-def _occurs(value: Any, values: tuple[Any, ...]) -> bool:
-    return any(type(each) is type(value) and each == value for each in values)
 
 
 # Objective, sampler and pruner.

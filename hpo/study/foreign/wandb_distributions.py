@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpo.errors import DefinitionError, describe_unknown
-from hpo.study.foreign.domains import approximate, normal, rounded
+from hpo.study.foreign.domains import approximate, list_choices, normal, rounded
 from hpo.study.foreign.search import Choices, Constant, ForeignDomain, Range
 from hpo.utils.text import shorten
 
@@ -97,12 +97,19 @@ def _categorical(spec: Spec) -> Read:
     values, probabilities = spec.get("values"), spec.get("probabilities")
     if not isinstance(values, list) or not values:
         raise DefinitionError(f"values = {shorten(values)}: must be a list of values")
+    listed = [read_value(value) for value in values]
     if probabilities is None:
-        return Choices(tuple(map(read_value, values))), ""
+        return _merge(listed, None), ""
     numbers = [read_number({"probabilities": each}, "probabilities") for each in _list(probabilities)]
     if len(numbers) != len(values) or min(numbers) < 0 or sum(numbers) <= 0:
         raise DefinitionError(f"probabilities = {shorten(probabilities)}: must be a number from 0 for each of values")
-    return Choices(tuple(map(read_value, values)), tuple(numbers)), ""
+    return _merge(listed, numbers), ""
+
+
+def _merge(values: list[Any], probabilities: list[float] | None) -> Choices:
+    """Return the values, each once; a single one is a list there, too."""
+    merged = list_choices(values, probabilities)
+    return Choices((merged.value,)) if isinstance(merged, Constant) else merged
 
 
 def _list(value: object) -> list[Any]:

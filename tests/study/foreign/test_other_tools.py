@@ -131,12 +131,19 @@ def test_steps_of_a_logarithmic_scale_are_left_out_and_said() -> None:
     assert note == "its steps of 0.001 on a logarithmic scale have no equivalent and are left out"
 
 
-@pytest.mark.parametrize("values", [[1, 1, 2], [1, 1.0, 2]])
-def test_values_that_are_likelier_there_are_said_in_a_loop(values: list[float], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ([1, 1, 2], "a: its values are not equally likely there (0.667, 0.333), and are here"),
+        ([1, 1.0, 2], "a: values that are equal are likelier there, and are one each here"),
+        ([1, 1, 2, 2], ""),
+    ],
+)
+def test_values_that_are_likelier_there_are_said_in_a_loop(values: list[float], note: str, tmp_path: Path) -> None:
     file = tmp_path / "theirs.json"
     file.write_text(json.dumps({"a": {"_type": "choice", "_value": values}}), encoding="utf-8")
-    notes = "\n".join(import_loop(file, tmp_path / "loop.py", ImportOptions()).notes)
-    assert "a: its probabilities" in notes or "a: values that are equal are likelier there" in notes
+    notes = import_loop(file, tmp_path / "loop.py", ImportOptions()).notes
+    assert [each for each in notes if each.startswith("a: ")] == ([note] if note else [])
 
 
 def test_numbers_that_a_list_of_katib_repeats_are_likelier(tmp_path: Path) -> None:
