@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar
@@ -289,16 +290,15 @@ def _round(low: float, high: float, q: float, *, log: bool) -> tuple[Fraction, F
     first, last = math.floor(bottom + HALF + VANISHING), math.ceil(top - HALF - VANISHING)
     if first > last:  # the whole range lies just between two multiples
         first = last = round(bottom)
+    if max(abs(first), abs(last)) * distance > sys.float_info.max:
+        raise DefinitionError(f"{low:g} to {high:g}: rounding to multiples of {q:g} reaches beyond all numbers")
     return first * distance, last * distance, distance
 
 
 def _spread(first: Fraction, last: Fraction, q: Fraction, *, log: bool) -> tuple[Range | Constant, str]:
     """Return the numbers from one value to another in steps of q, or on a logarithmic scale without them."""
     integer = all(each.denominator == 1 for each in (first, last, q))
-    try:
-        low, high, step = float(first), float(last), float(q)
-    except OverflowError:
-        raise DefinitionError("reaches beyond all numbers that a parameter can have") from None
+    low, high, step = float(first), float(last), float(q)
     if not log or first == last:
         return stepped(low, high, step, integer=integer), ""
     notes = []

@@ -196,7 +196,7 @@ def _fit_range(parameter: Parameter, domain: Range) -> Fit:
         raise OtherMeaningError(f"a range of numbers is no {parameter.name} of ours")
     _check_meaning(parameter, domain.high)
     low, high, step, notes = domain.low, domain.high, domain.step, []
-    if not math.isfinite(high - low) or (step and (high - low) / step > STEPS_LIMIT):
+    if not math.isfinite(float(high) - float(low)) or (step and (high - low) / step > STEPS_LIMIT):
         raise OutsideBoundsError(f"{low:g} to {high:g} is too wide to draw from, or has too many steps")
     if parameter.kind is int:
         if not domain.integer and (step is None or step % 1):

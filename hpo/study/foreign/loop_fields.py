@@ -145,7 +145,7 @@ def _write_range(domain: Range, suffix: str) -> tuple[str, str, str]:
         step, note = None, f"its steps of {domain.step:g} on a logarithmic scale have no equivalent"
     if domain.log and low <= 0:
         raise DefinitionError(f"low = {low:g}: must be above 0 on a logarithmic scale")
-    if low > high or not (math.isfinite(low) and math.isfinite(high - low)):
+    if low > high or not (math.isfinite(low) and math.isfinite(float(high) - float(low))):
         raise DefinitionError(f"a range from {low:g} to {high:g} is empty, or too wide to draw from")
     whole = domain.integer and (step is None or step % 1 == 0)
     if whole:

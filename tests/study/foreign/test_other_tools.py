@@ -13,6 +13,7 @@ import pytest
 
 from hpo.errors import ImportRefusedError, RequestError
 from hpo.study.foreign.domains import clipped, multiples, normal, rounded
+from hpo.study.foreign.import_study import import_study
 from hpo.study.foreign.imported import ImportOptions
 from hpo.study.foreign.loop_file import import_loop
 from hpo.study.foreign.python_source import UnreadableError, parse_source
@@ -67,6 +68,22 @@ def test_a_rounded_range_leaves_its_ends_only_where_draws_do(low: float, high: f
     domain, said = rounded(low, high, q)
     assert points(domain) == drawn
     assert said == note
+
+
+def test_rounding_beyond_all_numbers_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"rounding to multiples of 1e\+308 reaches beyond all numbers"):
+        rounded(1e308, 1.7e308, 1e308)
+
+
+@pytest.mark.parametrize("kind", ["int_uniform", "q_uniform"])
+def test_whole_numbers_too_far_apart_for_a_float_are_refused(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.yaml"
+    file.write_text(f"method: random\nparameters: {{width: {{distribution: {kind}, min: -1.0e308, max: 1.0e308}}}}")
+    with pytest.raises(RequestError, match=r"width: .* too wide to draw from"):
+        import_loop(file, tmp_path / "loop.py", ImportOptions())
+    with pytest.raises(ImportRefusedError) as error:
+        import_study(file, ImportOptions(dataset="mnist"))
+    assert any("too wide to draw from" in line for line in (*error.value.lines, str(error.value)))
 
 
 def test_zero_which_a_logarithmic_scale_lacks_is_said() -> None:
