@@ -47,12 +47,20 @@ def _rows(table: str) -> list[str]:
 
 def test_ways_take_turns_and_each_run_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust, "is_installed", lambda: True)
-    arguments = Namespace(parts=["truth", "outer"], studies=4, splits=3, seconds=9.0, data=["wine", "digits"])
+    keys = {"parts": ["truth", "outer"], "studies": 4, "splits": 3, "seconds": 9.0, "data": ["wine", "digits"]}
+    arguments = Namespace(**keys, ways=None)
     runs = [tuple(row.items()) for row in trust.plan(arguments)]
     ways = len(trust.WAYS) + 1 + len(trust_rivals.RIVALS)
     assert len(runs) == len(set(runs)) == 4 + 3 * 2 * ways
     first = [dict(run)["way"] for run in runs if ("data", "wine") in run][::ways]
     assert len(set(first)) == 3
+    two = list(trust.plan(Namespace(**{**keys, "parts": ["outer"]}, ways=["holdout", "resplit"])))
+    assert {(row["way"], row["evaluated"]) for row in two} == {
+        ("holdout", False),
+        ("holdout", True),
+        ("resplit", False),
+    }
+    assert [row for row in two if tuple(row.items()) not in runs] == []
 
 
 def test_a_grid_has_as_many_points_as_there_is_time_for_and_spans_the_ranges() -> None:
