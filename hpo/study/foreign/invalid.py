@@ -1,4 +1,4 @@
-"""What is wrong with the study that an import gives, in the words of the file that it was imported from."""
+"""Faults of the study that an import gives, in the words of the file that it was imported from."""
 
 from __future__ import annotations
 

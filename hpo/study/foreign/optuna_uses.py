@@ -1,4 +1,4 @@
-"""What an objective function does with the value that Optuna suggests: it passes it on, or computes another of it."""
+"""Uses of the values that Optuna suggests to an objective function: passed on, or computed with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUESTIONS = (ast.Compare, ast.BoolOp, ast.If, ast.While, ast.Assert)
 
 @dataclass(frozen=True)
 class Use:
-    """What becomes of a suggested value.
+    """Use of a suggested value.
 
     Attributes:
         expression: what is computed of it, in the file's words; empty where it is used as it is.

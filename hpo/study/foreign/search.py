@@ -54,7 +54,7 @@ class Choices:
 
     @property
     def lost(self) -> str:
-        """What a study, where all values are equally likely, loses; empty if it is nothing."""
+        """Note on what a study loses, where all values are equally likely; empty if it is nothing."""
         weights = self.probabilities or ()
         if len(set(weights)) < 2:
             return ""

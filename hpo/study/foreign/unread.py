@@ -1,4 +1,4 @@
-"""What a file says and an import does not read: settings of algorithms, and arguments that a command fixes."""
+"""Notes on what an import does not read: settings of algorithms, and arguments that a command fixes."""
 
 from __future__ import annotations
 
