@@ -29,6 +29,7 @@ from hpo.datasets import Dataset
 from hpo.training.data import Data, prepare_data
 from hpo.training.learner import Learner, ModuleLearner
 from hpo.training.member import Member
+from hpo.training.memory import keep_freed_memory
 from hpo.training.models import build_model
 from hpo.training.stacked.check import why_modules_alone
 from hpo.training.stacked.learner import StackedLearner
@@ -151,6 +152,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as training does
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, processor time")
     for model in ("own_tabular", "own_transformer"):
         measure(model, arguments)

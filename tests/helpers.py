@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -50,6 +51,8 @@ def start_hpo(*arguments: str, cwd: Path | None = None, **environment: str) -> s
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
+        # Tests that are started with nohup ignore SIGHUP, and what they start would too.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 

@@ -23,7 +23,7 @@ from hpo.training.schedules import rate_at
 from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
 from hpo.training.stacked.check import load_modules, why_modules_alone
 from hpo.training.stacked.modules import SerialModules, StackedModules
-from hpo.training.stacked.noise import noise_seed
+from hpo.training.stacked.noise import noise_key, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
 from hpo.training.stacked.optimizers.state import load_state, read_state
 from hpo.training.stacked.structure import structure_of
@@ -267,7 +267,7 @@ class Stack:
     def _begin(self) -> None:
         seed = torch.initial_seed()
         for group in self._groups:
-            group.stack.noise.begin([noise_seed(trial.config, seed) for trial in group.trials])
+            group.stack.noise.begin([noise_seed(key, seed) for key in group.noise_keys])
 
     def _keep_states(self) -> None:
         """Rebuild the groups where trials have left, and start their noise."""
@@ -316,6 +316,7 @@ class _Group:
         self.trials = list(trials)
         self._names = [list(module.state_dict()) for module in modules]
         configs = [trial.config for trial in trials]
+        self.noise_keys = [noise_key(config) for config in configs]
         made = SerialModules if alone else StackedModules
         by_layer = any(map(has_layer_rates, configs))
         self.stack = made(modules, shape, device, by_layer=by_layer, precision=compute_type(configs[0]))

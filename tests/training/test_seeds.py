@@ -15,7 +15,7 @@ from hpo.training.loop import train
 from hpo.training.models import build_model
 from hpo.training.stacked.gain import change_seed
 from hpo.training.stacked.learner import StackedLearner
-from hpo.training.stacked.noise import noise_seed
+from hpo.training.stacked.noise import noise_key, noise_seed
 from tests.training.resumable import CPU, X, Y, bits, config, data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +30,7 @@ def weights(given: TrialConfig) -> list[torch.Tensor]:
 def traits(given: TrialConfig) -> tuple[bytes, bytes, bytes, int]:
     """Return the samples of the split, their order, the initial weights, and the seed of the noise."""
     on = data(given)
-    order, noise = on.order(1), noise_seed(given, 5)
+    order, noise = on.order(1), noise_seed(noise_key(given), 5)
     first = b"".join(each.numpy().tobytes() for each in weights(given))
     return on.x_val.numpy().tobytes(), order.numpy().tobytes(), first, noise
 

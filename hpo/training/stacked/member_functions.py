@@ -19,13 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import _VF, Tensor
 from torch._C import _functorch as functorch
+from torch._functorch.predispatch import lazy_load_decompositions
 from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
+from torch._functorch.vmap import vmap_increment_nesting
 
 from hpo.training.stacked import noise as member_noise
 from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.recurrent import CELLS, KINDS, Cell, Recurrence, run_layers
 
-__all__ = ["Draws", "Given", "Share", "member_functions"]
+__all__ = ["Draws", "Given", "Members", "Share", "member_functions"]
 
 # Of self-normalising networks (Klambauer et al., 2017): what dropped units are set to.
 ALPHA = -1.7580993408473766
@@ -107,6 +109,36 @@ _present = threading.local()
 _warn_of_fallbacks: Callable[[bool], None] = torch._C._functorch._set_vmap_fallback_warning_enabled  # type: ignore[attr-defined]
 
 
+class Members:
+    """Pass through all members at a time, as a context: what `torch.func.vmap` does, for tensors without containers.
+
+    A vmap takes as long to take its arguments apart as a small model takes to compute.
+
+    Args:
+        count: members.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count, self._level = count, 0
+        lazy_load_decompositions()
+        self._nesting = vmap_increment_nesting(count, "error")
+
+    def __enter__(self) -> Members:
+        self._level = self._nesting.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._nesting.__exit__(*error)
+
+    def each(self, tensor: Tensor) -> Tensor:
+        """Return a member's part of a tensor with the members first."""
+        return functorch._add_batch_dim(tensor, 0, self._level)
+
+    def all(self, tensor: Tensor) -> Tensor:
+        """Return all members' tensors, with the members first, of what was computed for each."""
+        return functorch._remove_batch_dim(tensor, self._level, self._count, 0)
+
+
 def _draws() -> Draws | Given | None:
     """Return the draws of this thread's pass; None outside one."""
     found: Draws | Given | None = getattr(_present, "draws", None)
@@ -174,8 +206,9 @@ def _unwrap(tensor: Tensor, level: int, members: int) -> Tensor:
 def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.ndim == 3:
         if not x.stride(0):  # a batch that all share: one product
-            product = (weight.reshape(-1, weight.shape[2]) @ x[0].mT).view(len(weight), -1, x.shape[1])
-            return (product if bias is None else product + bias.unsqueeze(2)).mT
+            rows, batch = weight.reshape(-1, weight.shape[2]), x[0].mT
+            product = rows @ batch if bias is None else torch.addmm(bias.reshape(-1, 1), rows, batch)
+            return product.view(len(weight), -1, x.shape[1]).mT
         product = torch.bmm(weight, x.mT) if bias is None else torch.baddbmm(bias.unsqueeze(2), weight, x.mT)
         return product.mT
     rows = x.flatten(1, -2)

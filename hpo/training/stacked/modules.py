@@ -1,4 +1,4 @@
-"""Stacked modules: any `nn.Module`s of equal structure, computed for all members at a time by `torch.func.vmap`.
+"""Stacked modules: any `nn.Module`s of equal structure, computed for all members at a time, as `torch.func.vmap` does.
 
 It knows no particular model. Members may differ in their numbers and in the shares of their dropout layers; in all else
 that their modules hold they are equal, which `structure_of` compares. What cannot be computed so is found by
@@ -8,17 +8,17 @@ that their modules hold they are equal, which `structure_of` compares. What cann
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
 from hpo.training.optimizers import weight_layers
-from hpo.training.stacked.member_functions import Draws, Share, member_functions
+from hpo.training.stacked.member_functions import Draws, Members, Share, member_functions
 from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.structure import share_name
 
@@ -138,12 +138,13 @@ class StackedModules:
 
     def _compute(self, samples: Tensor, *, own: bool) -> Tensor:
         """Return the outputs of all members, (members, n, outputs)."""
-        tensors = {**self._leaves, **self._buffers, **self._shared}
-        dims = {name: None if name in self._shared else 0 for name in tensors}
-        compute: Callable[..., Any] = vmap(self._compute_member, (dims, 0, 0 if own else None), randomness="error")
-        with member_functions(self.draws):
-            outputs: Tensor
-            outputs, changed = compute(tensors, self._shares, samples)
+        with member_functions(self.draws), Members(len(self.output)) as members:
+            tensors = {name: members.each(tensor) for name, tensor in (*self._leaves.items(), *self._buffers.items())}
+            shares = {name: members.each(share) for name, share in self._shares.items()}
+            batch = members.each(samples) if own else samples
+            computed, replaced = self._compute_member({**tensors, **self._shared}, shares, batch)
+            outputs = members.all(computed)
+            changed = {name: members.all(buffer) for name, buffer in replaced.items()}
         for name, buffer in changed.items():
             self._buffers[name].copy_(buffer.detach())
         return outputs

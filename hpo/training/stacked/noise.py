@@ -14,21 +14,27 @@ from torch import Tensor
 from hpo.config.cohort_key import run_key
 from hpo.config.trial_config import SEEDS, TrialConfig
 
-__all__ = ["Noise", "draw_factors", "keep_generators", "noise_seed"]
+__all__ = ["Noise", "draw_factors", "keep_generators", "noise_key", "noise_seed"]
 
 POOL = 4096  # words of 64 bits that a member draws at once: a call takes longer than a few thousand of them
 STRIDE = 0x9E3779B97F4A7C15  # of seeds, so that no two are close
 
 
-def noise_seed(config: TrialConfig, epoch_seed: int) -> int:
-    """Return the seed of a trial's noise in an epoch: it follows from the configuration, not from the cohort.
+def noise_key(config: TrialConfig) -> int:
+    """Return a number of 32 bits that tells a trial's noise from that of others: by its configuration, not its cohort.
 
-    Where the configuration has an `order_seed`, its other seeds do not matter.
+    Where the configuration has an `order_seed`, its other seeds do not matter. It takes as long as a step of a small
+    model, so it is made once a run.
     """
     key = run_key(config)
     if config.order_seed is not None:
         key = tuple((name, value) for name, value in key if name not in SEEDS)
-    return (epoch_seed ^ zlib.crc32(repr(key).encode())) % 2**63
+    return zlib.crc32(repr(key).encode())
+
+
+def noise_seed(key: int, epoch_seed: int) -> int:
+    """Return the seed of a trial's noise in an epoch; see `noise_key`."""
+    return (epoch_seed ^ key) % 2**63
 
 
 @contextmanager
@@ -123,17 +129,16 @@ def draw_factors(like: Tensor, shares: Tensor, noise: Noise) -> Tensor:
     An element takes 16 random bits; drawing them takes an eleventh of the time of torch's Bernoulli numbers on a CPU.
 
     Args:
-        like: (members, …), whose shape and layout the factors get.
+        like: (members, …), whose shape the factors get, and whose layout where members follow one another in memory.
         shares: of each member, what is dropped.
         noise: gives the bits.
     """
     each = like[0].numel()
     bits = noise.draw(-(-each // 4)).view(torch.int16)[:, :each]
-    dropped = (shares * 65536).round_().view(-1, *[1] * (like.ndim - 1))
+    dropped = (shares * 65536).round_().view(-1, 1)
     least = (dropped - 32768).clamp_(max=32767).to(torch.int16)
-    factors = torch.empty_like(like)
-    if factors.stride(0) == each:
-        drawn = bits.as_strided(factors.shape, (bits.stride(0), *factors.stride()[1:]))
-    else:
-        drawn = bits.reshape(factors.shape)
-    return torch.ge(drawn, least, out=factors).mul_(65536 / (65536 - dropped).to(like.dtype))
+    # Side by side in memory, whatever the layout: with other strides to compare takes five times as long.
+    factors = like.new_empty(len(like), each)
+    torch.ge(bits, least, out=factors).mul_(65536 / (65536 - dropped).to(like.dtype))
+    strides = torch.empty_like(like).stride()
+    return factors.as_strided(like.shape, strides) if strides[0] == each else factors.view(like.shape)

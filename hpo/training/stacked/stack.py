@@ -21,7 +21,7 @@ from hpo.training.stacked.batches import BatchChoice, Feed, StackBatch
 from hpo.training.stacked.losses import ReconstructionLoss, StackLoss, make_stack_loss, weigh_columns
 from hpo.training.stacked.mlp import Network, StackedMLP
 from hpo.training.stacked.modules import StackedModules
-from hpo.training.stacked.noise import keep_generators, noise_seed
+from hpo.training.stacked.noise import keep_generators, noise_key, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer
 from hpo.training.stacked.optimizers.base import first_members
 from hpo.training.stacked.optimizers.state import load_state, read_state
@@ -87,6 +87,7 @@ class Stack:
         features = math.prod(shape)
         self.augment = registry.models.get(configs[0].model).augment
         self.dense = _stack_networks(models, features, outputs, like) or _stack_modules(models, shape, like)
+        self._noise_keys = [noise_key(config) for config in configs]
         self.normalised = self.dense.normalised
         self.loss: StackLoss | ReconstructionLoss
         self.record: StackRecord | ReconstructionRecord
@@ -120,9 +121,7 @@ class Stack:
         """
         self._choice = choice
         self.record.begin(own=choice.own)
-        self.dense.noise.begin(
-            [noise_seed(model.member.config, seed) for model, seed in zip(self.models, seeds, strict=True)]
-        )
+        self.dense.noise.begin([noise_seed(key, seed) for key, seed in zip(self._noise_keys, seeds, strict=True)])
         self._rates = self.dense.output.new_tensor(rates.T)[..., None, None]
         self._step = 0
 
