@@ -139,8 +139,7 @@ def evaluate(
         if study.definition.configured:
             evaluations = _plan(study, request, objective, inside=inside)
         else:
-            data = dataset or datasets or None
-            check_function_options(study, data, refit=refit, inside=inside, vary=vary, compare=compare)
+            check_function_options(study, dataset, datasets, refit=refit, inside=inside, vary=vary, compare=compare)
             evaluations, options = _plan_function(study, top, seeds, objective, options)
         with StopRequest(within=20) as stop:  # the workers take half of it
             if options.workers != 0:

@@ -239,5 +239,8 @@ def dashboard(name: str | None, host: str, port: int, writable: bool, storage: s
 
 
 def _unattended(study: Study, imports: Sequence[str]) -> str:
+    command = format_command_line("launch", study, imports)
+    if study.has_settled():
+        command += " --until trials"  # or it would end at once again
     why = f"it has ended, {ended}" if (ended := study.stop_reason()) else "no live worker"
-    return f"{quantity(study.remaining(), 'trial')} left, {why}; run: {format_command_line('launch', study, imports)}"
+    return f"{quantity(study.remaining(), 'trial')} left, {why}; run: {command}"

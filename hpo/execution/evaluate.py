@@ -144,9 +144,7 @@ def evaluate(
         return _nest(opened, outer_folds, seeds or NESTED_SEEDS, options, backend, others)
     top, seeds = top or TOP, seeds or SEEDS
     if not opened.definition.configured:
-        check_function_options(
-            opened, dataset or datasets or None, refit=refit, inside=inside, vary=vary, compare=compare
-        )
+        check_function_options(opened, dataset, datasets, refit=refit, inside=inside, vary=vary, compare=compare)
         function = find_study_function(opened, objective, options.imports, "evaluate")
         with send_function(function, options, backend) as options, refuse_seedless(opened):
             evaluations = plan_function_evaluations(opened, top, seeds, function)

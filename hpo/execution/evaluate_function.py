@@ -66,14 +66,21 @@ def find_study_function(
 
 
 def check_function_options(
-    study: Study, dataset: object, *, refit: bool, inside: bool, vary: object = (), compare: object = None
+    study: Study,
+    dataset: object,
+    datasets: Sequence[object] = (),
+    *,
+    refit: bool,
+    inside: bool,
+    vary: object = (),
+    compare: object = None,
 ) -> None:
     """Refuse the options of an evaluation that only models have.
 
     Raises:
         RequestError: names the option.
     """
-    given = {"dataset": dataset is not None, "refit": refit, "inside": inside}
+    given = {"dataset": dataset is not None, "datasets": bool(datasets), "refit": refit, "inside": inside}
     given |= {"vary": bool(vary), "compare": compare is not None}
     for name, is_given in given.items():
         if is_given:

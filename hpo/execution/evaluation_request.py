@@ -42,7 +42,7 @@ class EvaluationRequest:
         if self.dataset is not None and self.datasets:
             raise RequestError("evaluate: give --dataset or --datasets, not both")
         if len(self.datasets) == 1:
-            raise RequestError("evaluate --datasets: takes two data sets or more; name one with --dataset")
+            raise RequestError("evaluate --datasets: takes two data sets or more, each once; name one with --dataset")
         if self.refit and len(self.vary) > 1:
             raise RequestError(
                 "evaluate --refit: trains on training and validation data together, so there is no validation score "

@@ -47,6 +47,7 @@ from hpo.study.input.adapted_study import FIRST, explain_adaptation
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.operations.progress import describe_rest, explain_no_result
+from hpo.study.outlook import explain_short_budget
 from hpo.study.slots import explain_merges, explain_repeats
 from hpo.utils.home import default_storage, home, yield_cores
 from hpo.utils.paths import ROOM, is_name
@@ -244,9 +245,13 @@ def _add_repeat_notices(plan: LaunchPlan) -> LaunchPlan:
 
 
 def _add_training_notices(plan: LaunchPlan) -> LaunchPlan:
-    """Return the plan with notices of what its optimizers need, or keep from, and of options that change nothing."""
+    """Return the plan with notices of what its optimizers need, or keep from, of options that change nothing, and of a
+    budget that is too small.
+    """
     optimizers = explain_optimizers(plan.definition, plan.budget.trials)
-    return replace(plan, notices=(*plan.notices, *optimizers, *explain_training(plan.definition)))
+    short = explain_short_budget(plan.definition, plan.budget)
+    notices = (*optimizers, *explain_training(plan.definition), *([] if short is None else [short]))
+    return replace(plan, notices=(*plan.notices, *notices))
 
 
 def resume_plan(

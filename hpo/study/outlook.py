@@ -15,14 +15,21 @@ from hpo.datasets import DataFacts
 from hpo.datasets.sample_scores import KINDS
 from hpo.errors import RequestError
 from hpo.study.attributes import TRIAL_SEED, read_standard_error, read_whole
-from hpo.study.definition import Budget, Definition
+from hpo.study.definition import SETTLED, Budget, Definition
 from hpo.study.repeats import Key, make_key
 from hpo.study.samplers import SAMPLERS, count_startup_trials
 from hpo.study.settled import Outlook, Search, foresee, pool_noise
 from hpo.study.slots import count_first
 from hpo.study.stored_study import StoredStudy
 
-__all__ = ["StudyOutlook", "binomial_error", "count_validation_samples", "explain_unsettled", "refuse_unsettled"]
+__all__ = [
+    "StudyOutlook",
+    "binomial_error",
+    "count_validation_samples",
+    "explain_short_budget",
+    "explain_unsettled",
+    "refuse_unsettled",
+]
 
 Array = np.ndarray[Any, Any]
 SEED = "seed"
@@ -223,6 +230,17 @@ def refuse_unsettled(definition: Definition) -> str | None:
     if definition.configured and metric not in KINDS and not _measures_noise(definition):
         return f"needs the noise of {metric}, which one fit of a configuration does not tell; {NOISE_OF_MODELS}"
     return None
+
+
+def explain_short_budget(definition: Definition, budget: Budget) -> str | None:
+    """Return why a study has too few trials to settle, and how many it needs, in a line; None if it has enough."""
+    fewest = describe_search(definition, budget).fewest
+    if budget.until != SETTLED or budget.trials > fewest:
+        return None
+    return (
+        f'until = "settled": {budget.trials} trials are too few; {fewest} must have ended before it can be told, so '
+        "give more with --trials"
+    )
 
 
 def _measures_noise(definition: Definition) -> bool:

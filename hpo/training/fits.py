@@ -200,7 +200,7 @@ class JointTrial:
         self.fits = fits
         self.member.history, self.member.steps = [], []
         self.member.best_epoch, self.member.stopped = None, None
-        self.silent, self.judged = self.silent or self.started, False
+        self.silent, self.judged, self.fresh = self.silent or self.started, False, False
 
     def take_last(self) -> None:
         """Let the trial's values be of its last epoch, as those of a loop that was told to prune."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,15 @@ from hpo.report.chapters.corrected_score import corrected_score_chapter
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.selection import overtuning
 from hpo.report.data.corrected_score import BestSoFar, CorrectedScore, describe_choice, describe_correction
-from hpo.report.data.evaluations import read_evaluations
+from hpo.report.data.evaluations import CandidateRuns, read_evaluations
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.data.sample_scores import SampleTable
 from hpo.report.export_config import export_config
 from hpo.report.render.json import report_document, report_schema
 from hpo.report.report_data import read_report_data
+from hpo.report.stats.candidates import make_candidates
 from hpo.report.stats.choice import choose_trial, default_rule
+from hpo.report.stats.evaluation_stats import compare_candidates
 from hpo.report.stats.pairwise import compare_trials, paired_errors
 from hpo.report.stats.selection import correct_selection
 from hpo.report.stats.trial_stats import standard_error
@@ -205,6 +207,68 @@ def test_where_trials_share_the_best_value_the_default_is_the_cheapest(tmp_path:
     assert choose_trial(tied, among={1, 2}).row.number == 2
     assert "# rule one_se: of the 6 trials" in export_config(tied)
     assert default_rule(results) == "best"
+
+
+def test_of_equally_cheap_trials_the_best_is_taken_and_the_reason_is_true(tmp_path: Path) -> None:
+    results = read_results(filled(tmp_path, trials=4))
+    values = (0.9, 0.9001, 0.9002, 0.8999)
+
+    def chosen(weights: tuple[int, ...], seconds: tuple[float, ...]) -> tuple[int, str]:
+        rows = tuple(
+            replace(row, values=(value,), parameter_count=count, seconds=took)
+            for row, value, count, took in zip(results.trials, values, weights, seconds, strict=True)
+        )
+        choice = choose_trial(replace(results, trials=rows), "one_se")
+        return choice.row.number, choice.reason.partition(") it is ")[2]
+
+    assert chosen((9, 9, 9, 9), (1.0,) * 4) == (2, "the best, and none is smaller or faster to train")
+    assert chosen((9, 9, 9, 9), (1.0, 1.05, 1.09, 1.0)) == (2, "the best, and none is smaller or faster to train")
+    assert chosen((9, 9, 9, 9), (1.0, 1.05, 1.2, 1.0)) == (1, "the best of the fastest to train")
+    assert chosen((9, 9, 9, 9), (0.5, 1.0, 1.0, 1.0)) == (0, "the fastest to train")
+    assert chosen((7, 7, 9, 9), (1.0,) * 4) == (1, "the best of the smallest (7 weights)")
+    assert chosen((7, 7, 9, 9), (0.5, 1.0, 1.0, 1.0)) == (0, "the fastest to train of the smallest (7 weights)")
+    assert chosen((9, 9, 9, 7), (1.0,) * 4) == (3, "the smallest (7 weights)")
+
+
+def test_an_interrupted_evaluation_ranks_by_the_seeds_that_all_have(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6)
+    first, second = (row.number for row in read_results(study).ranked[:2])
+    evaluated(study, [first, second], {f"trial {first}": 0.9, f"trial {second}": 0.9, "defaults": 0.8}, seeds=4)
+    [evaluation] = read_evaluations(study)
+    metric = evaluation.validation_metric
+    assert metric is not None
+
+    def candidates(scores: Mapping[str, Sequence[float]]) -> tuple[CandidateRuns, ...]:
+        return tuple(
+            replace(
+                each,
+                runs=tuple(
+                    replace(run, validation={metric: score})
+                    for run, score in zip(each.complete_runs, scores.get(each.label, ()), strict=False)
+                ),
+            )
+            for each in evaluation.candidates
+        )
+
+    better, worse = f"trial {first}", f"trial {second}"
+    own = candidates({better: (0.9, 0.8, 0.7, 0.7), worse: (0.89, 0.79)})
+    scores = compare_candidates(replace(evaluation, candidates=own), by_validation=True).scores
+    assert [score.candidate.label for score in scores][:2] == [better, worse]
+
+
+def test_a_metric_that_is_no_mean_loses_nothing_on_the_samples_left_out() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=(60, 1)).astype(np.float32)
+    split = ValidationSplit.of(targets, np.arange(60), 60)
+    errors = rng.normal(0, 0.7, (60, 1)) * (1 + 1e-6 * rng.normal(size=(3, 60, 1)))  # three that are one: no luck
+    trials = {
+        number: [SampleScores(0, split.digest, np.array([1]), 0, own[None] ** 2, "squared_error", "val_r2")]
+        for number, own in enumerate(errors)
+    }
+    drawn = make_candidates("val_r2", 1, trials, {split.digest: split}).resample()
+    assert len(np.unique(drawn.winners)) == 3
+    correction = drawn.correct()
+    assert correction.bias < 0.1 * correction.sample_error
 
 
 def test_the_rule_evaluated_takes_the_best_from_fresh_seeds_or_says_what_to_run(tmp_path: Path) -> None:

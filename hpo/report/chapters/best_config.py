@@ -103,8 +103,8 @@ def _other_winner(
             command = format_command(results, "export", f"--trial {first}{form}", imports=False)
             return [
                 Text(
-                    f"This is the best of single runs. From fresh seeds, trial {first} is the best; export it with "
-                    f"`{command}`."
+                    f"This is the choice among single runs. From fresh seeds, trial {first} is the best; export it "
+                    f"with `{command}`."
                 )
             ]
     return []

@@ -28,7 +28,12 @@ def racing_chapter(results: Results) -> Chapter | None:
         *([_table(results, dropped)] if dropped else []),
         Text(
             "A trial is compared with the best one on the fits that both have, by Wilcoxon's test of signed ranks"
-            + (", and has more fits only if it passes." if intensifies else ", and ends where it fails."),
+            + (
+                ", and has more fits only if it passes. Where fits are too few for so small a p, it also ends if it is "
+                "worse on each of them."
+                if intensifies
+                else ", and ends where it fails."
+            ),
             quiet=True,
         ),
     ]

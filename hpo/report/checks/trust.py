@@ -20,6 +20,7 @@ from hpo.report.stats.trial_stats import (
     is_adaptive,
     standard_error,
 )
+from hpo.study import Definition
 
 __all__ = ["TRUST_CHECKS"]
 
@@ -200,7 +201,7 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
                 "warning",
                 f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, where chance alone "
                 f"reaches {chance:.2g}",
-                "use a larger validation set, or vary parameters that matter more",
+                f"{_advise_on_noise(results.definition)}, or vary parameters that matter more",
             )
         ]
     return [
@@ -212,6 +213,16 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
             "choose among them by cost, or evaluate them from more seeds" if ties else "",
         )
     ]
+
+
+def _advise_on_noise(definition: Definition) -> str:
+    """Say what makes a value less noisy: where folds divide all training samples, no larger validation set."""
+    resampling = definition.resampling
+    if resampling is not None and resampling.folds is not None:
+        return "draw the folds more often (repeats)"
+    if resampling is not None and resampling.holdout is not None:
+        return f"take more random splits (holdout = {2 * resampling.holdout})"
+    return "use a larger validation set"
 
 
 def order(results: Results, evaluations: Evaluations) -> list[Finding]:

@@ -20,6 +20,7 @@ from hpo.report.stats.trial_stats import standard_error
 
 __all__ = ["RULES", "Choice", "Rule", "choose_trial", "default_rule"]
 
+SAME_TIME = 1.1  # times the shortest training: those that take less are no slower
 Rule = Literal["best", "one_se", "evaluated"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
@@ -60,9 +61,9 @@ def choose_trial(
     """Choose the trial that is used.
 
     - `best`: the best value; of equals the first trial.
-    - `one_se`: the cheapest trial (the fewest weights, then the shortest training) within one standard error of the
-      best: of the difference, sample by sample, where both have sample scores, else of the best one's score. Where
-      neither is known, among those of the best value.
+    - `one_se`: the cheapest trial (the fewest weights, then a training shorter by a tenth) within one standard error
+      of the best: of the difference, sample by sample, where both have sample scores, else of the best one's score.
+      Where neither is known, among those of the best value. Of equally cheap ones the best.
     - `evaluated`: the best from fresh seeds, as `hpo evaluate` trained it.
 
     Args:
@@ -101,11 +102,13 @@ def _choose_cheapest(results: Results, table: SampleTable | None, among: Collect
     assert best is not None
     near = _list_near(results, best, table)
     allowed = [row for row in near if among is None or row.number in among] or [best]
-    chosen = min(allowed, key=_cost)
     if len(near) == 1:
         return Choice(best, "one_se", "no other trial is within one standard error of it")
     group = f"of the {count_text(len(near))} trials within one standard error of the best {_metric(results)}"
-    return Choice(chosen, "one_se", f"{group} (trial {best.number}) it is {_describe_cost(chosen, allowed)}")
+    smallest = _list_smallest(allowed)
+    fastest = _list_fastest(smallest)
+    reason = _describe_cost(allowed, smallest, fastest)
+    return Choice(fastest[0], "one_se", f"{group} (trial {best.number}) it is {reason}")
 
 
 def _metric(results: Results) -> str:
@@ -121,20 +124,32 @@ def _list_near(results: Results, best: TrialRow, table: SampleTable | None) -> l
     ]
 
 
-def _cost(row: TrialRow) -> tuple[float, float, int]:
-    weights = math.inf if row.parameter_count is None else row.parameter_count
-    return weights, math.inf if row.seconds is None else row.seconds, row.number
+def _list_smallest(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """List the trials of the fewest weights, in their order."""
+    sizes = [math.inf if row.parameter_count is None else row.parameter_count for row in rows]
+    return [row for row, size in zip(rows, sizes, strict=True) if size == min(sizes)]
 
 
-def _describe_cost(chosen: TrialRow, rows: Sequence[TrialRow]) -> str:
-    """Say by what a trial is the cheapest of these."""
+def _list_fastest(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """List the trials that took no longer than the shortest training and a tenth, in their order.
+
+    Less is chance; and the trials of a cohort share its time.
+    """
+    seconds = [math.inf if row.seconds is None else row.seconds for row in rows]
+    return [row for row, own in zip(rows, seconds, strict=True) if own <= SAME_TIME * min(seconds)]
+
+
+def _describe_cost(rows: Sequence[TrialRow], smallest: Sequence[TrialRow], fastest: Sequence[TrialRow]) -> str:
+    """Say by what the best of the fastest of the smallest trials is the cheapest of all."""
     if len(rows) == 1:
         return "the only one whose weights are here"
-    sizes = [row.parameter_count for row in rows]
-    size = f"the smallest ({number_of(chosen.parameter_count or 0, 'weight')})"
-    if sizes.count(chosen.parameter_count) == 1:
+    size = f"the smallest ({number_of(smallest[0].parameter_count or 0, 'weight')})"
+    if len(smallest) == 1:
         return size
-    return "the fastest to train" if len(set(sizes)) == 1 else f"the fastest to train of {size}"
+    of = "" if len(smallest) == len(rows) else f" of {size}"
+    if len(fastest) == len(smallest):
+        return f"the best{of}" if of else "the best, and none is smaller or faster to train"
+    return f"the fastest to train{of}" if len(fastest) == 1 else f"the best of the fastest to train{of}"
 
 
 def _choose_evaluated(results: Results, evaluations: Sequence[EvaluationResults]) -> Choice:

@@ -150,7 +150,9 @@ def compare_candidates(evaluation: EvaluationResults, *, by_validation: bool = F
     sign = 1 if evaluation.objective.direction == "maximize" else -1
     hits = CorrectnessCache(same_split=evaluation.vary not in ("split", "all"))
     scores = [_score_candidate(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
-    scores.sort(key=lambda score: -sign * score.validation.mean if score.validation else math.inf)
+    if evaluation.validation_metric is not None:
+        means = _shared_means([score.candidate for score in scores], evaluation.validation_metric)
+        scores.sort(key=lambda score: -sign * means.get(score.candidate.label, -sign * math.inf))
     evaluated = [score.candidate for score in scores if score.validation or score.test]
     if not evaluated:
         return EvaluationStats(tuple(scores), (), None, (), None)
@@ -203,6 +205,20 @@ def _score_candidate(
     if chosen is not None and validation is not None and not evaluation.divided:
         bias = _gain(chosen, validation.mean, sign)
     return Score(candidate, chosen, validation, test, bias)
+
+
+def _shared_means(candidates: Sequence[CandidateRuns], metric: str) -> dict[str, float]:
+    """Return the mean of each candidate over the seeds that all have, by its label, if it has any scores.
+
+    An evaluation that was interrupted has more seeds of some than of others. Where no seed is shared, each one's own
+    count.
+    """
+    known = {each.label: found for each in candidates if (found := each.scores(metric))}
+    shared = set.intersection(*(set(found) for found in known.values())) if known else set()
+    return {
+        label: math.fsum(found[seed] for seed in shared or found) / len(shared or found)
+        for label, found in known.items()
+    }
 
 
 def _gain(score: float, mean: float, sign: int) -> float:
