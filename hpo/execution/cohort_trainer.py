@@ -139,6 +139,7 @@ class CohortTrainer:
         if key not in self._stackable:
             share = CHECK_SHARE * self.context.work.current_seconds()["training"]
             if self._check_seconds > max(FREE_CHECKS, share):
+                self._notes.note_check(config, "other models' checks have taken their share of the time")
                 return False
             since = time.perf_counter()
             self._stackable[key] = self._check(config)
@@ -154,6 +155,7 @@ class CohortTrainer:
             raise
         except Exception as error:  # training the trial will raise it again, and fail the trial
             log.warning("model %s is trained alone, for it could not be checked: %s", config.model, first_line(error))
+            self._notes.note_check(config, f"it could not be checked: {first_line(error)}")
             return False
         self._notes.note_check(config, why)
         return why is None
@@ -173,7 +175,7 @@ class CohortTrainer:
     # Training.
 
     def _train_cohort(self, trials: Sequence[RunningTrial]) -> None:
-        """Train a cohort; after an error, train its trials one by one, so that the one to blame fails alone."""
+        """Train a cohort; after an error, model by model, then one by one, so that the one to blame fails alone."""
         if len(trials) == 1:
             return self._train_alone(trials[0])
         try:
@@ -181,13 +183,18 @@ class CohortTrainer:
         except INFRASTRUCTURE_ERRORS:
             raise
         except Exception as error:
-            why = first_line(error)
-            log.warning("an error ended a cohort of %d trials; each is trained alone: %s", len(trials), why)
+            kinds = {_check_key(trial.config) for trial in trials}
+            then = "each is trained alone" if len(kinds) == 1 else "each of its models is trained by itself"
+            log.warning("an error ended a cohort of %d trials; %s: %s", len(trials), then, first_line(error))
         release_memory()
+        parts: dict[Hashable, list[RunningTrial]] = {}
+        for trial in trials:
+            parts.setdefault(_check_key(trial.config) if len(kinds) > 1 else trial.claim.number, []).append(trial)
         recorder = self.context.recorder
-        for trial in [trial for trial in trials if trial.claim.id in recorder.open]:
-            self._train_alone(trial)
-            recorder.check_errors()
+        for part in parts.values():
+            if left := [trial for trial in part if trial.claim.id in recorder.open]:
+                self._train_cohort(left)
+                recorder.check_errors()
         return None
 
     def _train_alone(self, trial: RunningTrial) -> None:

@@ -28,9 +28,9 @@ class StackNotes(Callback):
         self._known: dict[str, StackNote] | None = None
 
     def on_epoch(self, member: Member, metrics: Metrics) -> None:  # noqa: ARG002
-        """Note the size of a stack, after the first epoch of an attempt."""
-        if member.stack > 1 and len(member.history) == member.resumed_from + 1:
-            self._note(member.config, member.stack, None)
+        """Note the size of a stack, or why there is none, after the first epoch of an attempt."""
+        if (member.stack > 1 or member.alone is not None) and len(member.history) == member.resumed_from + 1:
+            self._note(member.config, member.stack, member.alone)
 
     def note_check(self, config: TrialConfig, why: str | None) -> None:
         """Note why a configuration is trained alone, or that it can be stacked."""

@@ -174,7 +174,8 @@ class ModuleLearner:
         self._average = make_average(config, self.module, self._optimizer)
         self._evaluated = self.module
         self._precision = Precision(config, device)
-        self._augment = registry.models.get(config.model).augment
+        entry = registry.models.get(config.model)
+        self._augment, self._is_own = entry.augment, not entry.builtin
         self._loss = loss_function(config)
         self._validation_loss = loss_function(config, smoothing=False)
         self._closure_steps = isinstance(self._optimizer, torch.optim.LBFGS)
@@ -231,9 +232,9 @@ class ModuleLearner:
         return make_optimizer(config, [{"params": group} for group in groups.values()]), [*groups]
 
     def _backward(self, x: Tensor, y: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
-        inputs = x if self._augment is None else self._augment(x, self._config)
+        inputs = x if self._augment is None else self._augment(x.clone(), self._config)
         try:
-            outputs = self._precision.forward(self.module, inputs)
+            outputs = self._forward(self.module, inputs)
         except ValueError as error:
             if len(x) == 1 and NO_STATISTICS in str(error):
                 raise ConfigError(
@@ -249,6 +250,10 @@ class ModuleLearner:
         if self._group is not None:
             self._group.add(len(y))
         return outputs.detach(), loss.detach()
+
+    def _forward(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Return a module's outputs for samples, which a model of the user's own may change: others see them too."""
+        return self._precision.forward(module, x.clone() if self._is_own else x)
 
     def _step_by_closure(self, x: Tensor, y: Tensor, w: Tensor | None) -> None:
         """Do a step of L-BFGS, which evaluates the batch several times; record its first loss, from before the step."""
@@ -295,9 +300,9 @@ class ModuleLearner:
         self._evaluated.eval()
         parts = torch.split(x, EVALUATION_BATCH)
         if self._config.reconstructs and not outputs:
-            each = [self._reconstruction_errors(self._precision.forward(self._evaluated, part), part) for part in parts]
+            each = [self._reconstruction_errors(self._forward(self._evaluated, part), part) for part in parts]
             return [_reconstruction_result(torch.cat(each, 1))]
-        whole = torch.cat([self._precision.forward(self._evaluated, part) for part in parts])
+        whole = torch.cat([self._forward(self._evaluated, part) for part in parts])
         if self._config.reconstructs:
             return [_reconstruction_result(self._reconstruction_errors(whole, x), whole)]
         return [EvalResult({"loss": self._validation_loss(whole, y).item(), **self._score(whole, y)}, whole)]

@@ -21,7 +21,7 @@ from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
 from hpo.training.schedules import rate_at
 from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
-from hpo.training.stacked.check import load_modules, why_modules_alone
+from hpo.training.stacked.check import find_parameter_obstacle, load_modules, why_modules_alone
 from hpo.training.stacked.modules import SerialModules, StackedModules
 from hpo.training.stacked.noise import noise_key, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
@@ -253,16 +253,28 @@ class Stack:
         for trials in groups.values():
             modules = [self._modules[id(trial)] for trial in trials]
             structure = structure_of(modules[0])
-            if structure not in self._checked and len(modules) > 1:
-                self._checked[structure] = why_modules_alone(modules[:2], x, self._shape)
-            group = _Group(trials, modules, self._shape, x.device, alone=self._checked.get(structure) is not None)
+            if structure not in self._checked:
+                pair = modules[:2] if len(modules) > 1 else [modules[0], _vary(modules[0])]
+                self._checked[structure] = why_modules_alone(pair, x, self._shape)
+                if self._checked[structure] is not None:
+                    self._refuse_parameters(modules[0])
+            group = _Group(trials, modules, self._shape, x.device, alone=self._checked[structure] is not None)
             self._groups.append(group)
             for trial in trials:
                 if (state := self._states[id(trial)]) is not None:
                     group.load(trial, state)
                 self._run(trial).keep_weights(lambda trial=trial, group=group: group.weights(trial))  # type: ignore[misc]
-                self._run(trial).member.stack = 1 if self._checked.get(structure) else len(trials)
+                member = self._run(trial).member
+                member.stack, member.alone = 1 if self._checked[structure] else len(trials), self._checked[structure]
         self._begin()
+
+    def _refuse_parameters(self, module: nn.Module) -> None:
+        """Refuse models whose parameters one tensor cannot hold, not even where they are computed one by one."""
+        if (found := find_parameter_obstacle(module)) is not None:
+            raise RunError(
+                f"objective '{self.trials[0].config.model}': trial.stack cannot train its model: {found}; write a loop "
+                "of one trial, without stack=True"
+            )
 
     def _begin(self) -> None:
         seed = torch.initial_seed()
@@ -290,6 +302,17 @@ class Stack:
         places = {id(trial): place for place, trial in enumerate(self.trials)}
         for group in self._groups:
             yield group, [places[id(trial)] for trial in group.trials]
+
+
+def _vary(module: nn.Module) -> nn.Module:
+    """Return a copy of a module with other numbers in it."""
+    copy, generator = deepcopy(module), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            if parameter.is_floating_point():
+                noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.mul_((0.5 + noise).to(parameter))
+    return copy
 
 
 def _outputs_shape(module: nn.Module, x: Tensor) -> torch.Size | None:

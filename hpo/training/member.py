@@ -44,6 +44,7 @@ class Member:
         origin: where its values come from; a loop of the user's own decides.
         returned: metrics that such a loop returned; they count before those of any epoch.
         stack: how many models its stack began with.
+        alone: why its model is trained one at a time by a loop that could stack it; None if it does not, or none does.
         resumed_from: how many epochs of the history came from a checkpoint; callbacks are told of later ones only.
         resumable: whether it may end as paused: a checkpoint is then written, from which it can go on.
         sample_log: of the scores of its validation samples; None where they are not kept.
@@ -62,6 +63,7 @@ class Member:
     origin: Origin = "best epoch"
     returned: Metrics = field(default_factory=dict)
     stack: int = 1
+    alone: str | None = None
     resumed_from: int = 0
     resumable: bool = False
     sample_log: SampleLog | None = None

@@ -21,6 +21,7 @@ from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
 from hpo.study.input.study_file import parse_definition
+from hpo.study.operations.stack_notes import read_stack_notes
 from hpo.study.operations.worker_status import read_worker_states, stop_workers
 from tests.data import small_npz
 from tests.study.helpers import holder, new_storage, sqlite_url
@@ -108,6 +109,33 @@ def test_a_bug_fails_its_trial_with_its_message_and_too_many_stop_the_worker(tmp
     assert [t.number for t in failed] == [0, 1, 2, 3, 4]
     assert failed[0].user_attrs["failure"] == "error"
     assert "no such layer" in failed[0].user_attrs["message"]
+
+
+def test_a_model_that_fails_takes_no_other_out_of_the_cohort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from torch import Tensor, nn
+
+    class Broken(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                raise RuntimeError("broken")
+            return super().forward(x)
+
+    @hpo.model("broken")
+    def broken(config: Any, shape: Any, classes: int) -> Any:
+        return nn.Sequential(nn.Flatten(), Broken(36, classes))
+
+    caplog.set_level("INFO")
+    small_npz(tmp_path / "small.npz")
+    parameters = {"model": ["broken", "mlp"], "width": 8, "learning_rate": [0.1, 0.01], "epochs": 2}
+    study = make_other(tmp_path, "two", parameters, sampler="tpe", trials=4)
+    make_worker(study, cohort=4).run()
+    states = {(str(trial.params["model"]), trial.state.name) for trial in study.trials()}
+    assert states == {("broken", "FAIL"), ("mlp", "COMPLETE")}
+    assert "a cohort of 4 trials; each of its models is trained by itself: broken" in caplog.text
+    assert "a cohort of 2 trials; each is trained alone: broken" in caplog.text
+    assert caplog.text.count("an error ended") == 2
+    notes = {note.model: note.why for note in read_stack_notes(study)}
+    assert notes == {"broken": "it cannot be computed in a stack: RuntimeError: broken"}
 
 
 def test_data_that_is_not_what_it_was_costs_no_trial(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hpo.errors import RunError
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import train
-from hpo.training.member import TrainResult
+from hpo.training.member import Member, TrainResult
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked import check
 from hpo.training.stacked.check import Timing, why_alone
@@ -214,6 +214,82 @@ def test_trials_of_a_loop_are_pruned_and_go_on_one_by_one(tmp_path):
     assert {each.status for each in stopped} == {"interrupted"}
     again = train(configs, on, checkpoints=[replace(spec, resume=True) for spec in specs])
     assert [bits(each) for each in again] == [bits(each) for each in train(configs, on)]
+
+
+class Draws(nn.Linear):
+    """Module with random numbers of its own, which no stack can compute."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x + 0.01 * torch.randn_like(x))
+
+
+class Complex(nn.Linear):
+    """Module with a complex parameter."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.turn = nn.Parameter(torch.ones(1, dtype=torch.cfloat))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.turn.real
+
+
+def run_loop(make, count: int, monkeypatch) -> list[Member]:
+    """Train trials by a loop with a stack of such modules; return them as a callback sees them."""
+    seen: dict[int, Member] = {}
+
+    class Sees(Callback):
+        def on_epoch(self, member, metrics) -> None:
+            seen[member.number] = member
+
+    def steps(trial: hpo.Trial) -> None:
+        stack = trial.stack(lambda config: nn.Sequential(nn.Flatten(), make(6, 3)))
+        for _ in stack.epochs():
+            losses = stack.step(trial.data.x_train[:12], trial.data.y_train[:12], F.cross_entropy)
+            stack.report(val_loss=losses, val_accuracy=0.5)
+
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.training_loop("own_kind", uses=["epochs", "learning_rate", "batch_size"], stack=True)(steps)
+    configs = [TrialConfig(model="own_kind", epochs=1, learning_rate=0.01 * (i + 1)) for i in range(count)]
+    train(configs, data(configs[0]), TrainSettings(callbacks=[Sees()]))
+    return [seen[number] for number in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_loop_computes_what_cannot_be_stacked_one_by_one_and_says_why(count, monkeypatch):
+    for member in run_loop(Draws, count, monkeypatch):
+        assert member.stack == 1
+        assert "random numbers of its own" in member.alone
+    assert {(member.stack, member.alone) for member in run_loop(nn.Linear, count, monkeypatch)} == {(count, None)}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_loop_with_parameters_that_no_stack_can_hold_is_one_line(count, monkeypatch):
+    with pytest.raises(RunError, match=r"trial.stack cannot train its model: its parameter 1.turn is complex"):
+        run_loop(Complex, count, monkeypatch)
+
+
+class Doubles(nn.Linear):
+    """Module that changes its samples, as a usual loop allows, whose batches are copies."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.mul_(2))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_model_that_changes_its_samples_changes_no_other_ones(count, monkeypatch):
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("own_doubles")(lambda config, shape, classes: Doubles(shape[0], classes))
+    hpo.model("own_plain")(lambda config, shape, classes: nn.Linear(shape[0], classes))
+    configs = [own(["own_doubles", "own_plain"][i % 2], learning_rate=0.01, seed=i) for i in range(count)]
+    on = data(configs[0])
+    before = on.x_train.clone(), on.x_val.clone()
+    found = train(configs, on)
+    assert torch.equal(on.x_train, before[0])
+    assert torch.equal(on.x_val, before[1])
+    for config_, each in zip(configs, found, strict=True):
+        (expected,) = train([config_], data(configs[0]))
+        assert each.history[-1]["val_loss"] == pytest.approx(expected.history[-1]["val_loss"], rel=1e-4)
 
 
 class Rounds(Callback):

@@ -3,12 +3,14 @@
 import itertools
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hpo.training.stacked.check import why_modules_alone
 
@@ -257,6 +259,103 @@ def hooked() -> nn.Module:
     return layer
 
 
+def masked(register: str) -> nn.Module:
+    layer = nn.Linear(8, 3)
+    getattr(layer.weight, register)(lambda *_: None)
+    return layer
+
+
+class Filter(nn.Linear):
+    """Module with a complex parameter."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.filter = nn.Parameter(torch.randn(5, dtype=torch.cfloat))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.fft.irfft(torch.fft.rfft(x) * self.filter.to(torch.fft.rfft(x).dtype)))
+
+
+class Mixed(nn.Linear):
+    """Module with parameters of two types."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.scale = nn.Parameter(torch.ones(sizes[1], dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (super().forward(x) * self.scale).to(x.dtype)
+
+
+class Shares(nn.Module):
+    """Module that does something else with the share of its dropout."""
+
+    def __init__(self, use: Callable[[float, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.enter, self.drop, self.use = nn.Linear(8, 4), nn.Dropout(0.3), use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.use(self.drop.p, self.enter(x))
+
+
+class Twice(nn.Linear):
+    """Module that is computed once more for its gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(super().forward, x, use_reentrant=False)
+
+
+class Signs(torch.autograd.Function):
+    """Sign, whose gradient is let through."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+class Outside(nn.Linear):
+    """Module that computes with NumPy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = super().forward(x)
+        return outputs + float(outputs.detach().numpy().sum())
+
+
+class Positive(nn.Linear):
+    """Module that computes with the positive ones of its outputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = super().forward(x)
+        return outputs - outputs[outputs > 0].mean()
+
+
+class Apply(nn.Module):
+    """Module of a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def halve(share: float, x: Tensor) -> Tensor:
+    return F.dropout(x, share / 2)
+
+
+def decide(share: float, x: Tensor) -> Tensor:
+    return F.dropout(x, share) if share > 0.5 else x
+
+
+def scale(share: float, x: Tensor) -> Tensor:
+    return x * (1 - share)
+
+
 RANDOM, NUMBERS = "random numbers of its own", "looks at the numbers of a batch"
 ALONE = {
     "BatchNorm1d with momentum=None": (SEQUENCE, lambda: nn.BatchNorm1d(6, momentum=None), "momentum=None"),
@@ -278,6 +377,21 @@ ALONE = {
     "Python's random": (VECTOR, lambda: Random(8, 3), RANDOM),
     "kept outputs": (VECTOR, lambda: Remembers(8, 3), "attributes|stack"),
     "hooks": (VECTOR, hooked, "has hooks"),
+    "checkpoint": (VECTOR, lambda: Twice(8, 3), "as torch.utils.checkpoint does"),
+    "autograd.Function": (
+        VECTOR,
+        lambda: after(nn.Linear(8, 4), Apply(Signs.apply)),
+        "has no rule for torch.func.vmap",
+    ),
+    "NumPy": (VECTOR, lambda: Outside(8, 3), r"out of torch \(.numpy\(\) and the like\)"),
+    "mask": (VECTOR, lambda: Positive(8, 3), "depends on the numbers of a batch"),
+    "hooks of a parameter": (VECTOR, lambda: masked("register_hook"), r"parameter \S*weight has hooks"),
+    "hooks of a gradient": (VECTOR, lambda: masked("register_post_accumulate_grad_hook"), "weight has hooks"),
+    "complex parameter": (VECTOR, lambda: Filter(8, 3), r"parameter \S*filter is complex"),
+    "parameters of two types": (VECTOR, lambda: Mixed(8, 3), "several types: float32 .* and float64"),
+    "half of a share": (VECTOR, lambda: Shares(halve), "the share of a dropout"),
+    "a share that decides": (VECTOR, lambda: Shares(decide), "the share of a dropout"),
+    "what is kept of a share": (VECTOR, lambda: Shares(scale), "the share of a dropout"),
     "nothing to train": (VECTOR, lambda: nn.Identity(), "nothing to train"),
 }
 

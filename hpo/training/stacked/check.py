@@ -35,12 +35,30 @@ from hpo.training.stacked.structure import attributes_of, structure_of
 from hpo.training.stacked.user_values import name_change, read_user_values
 from hpo.utils.text import shorten, summarize_error
 
-__all__ = ["Timing", "find_difference", "find_structure", "measure_gain", "why_alone", "why_modules_alone"]
+__all__ = [
+    "Timing",
+    "find_difference",
+    "find_parameter_obstacle",
+    "find_structure",
+    "measure_gain",
+    "why_alone",
+    "why_modules_alone",
+]
 
 CLOSE = 1e-9  # of float64, as a share of the largest number
 CLOSE_SINGLE = 1e-4  # of float32
 TYPES = re.compile(r"dtype|scalar type|did not match|type mismatch", re.IGNORECASE)  # errors of types that differ
 SAMPLES = 16  # that are computed both ways
+# Of torch's paragraphs, what they mean here.
+MEANINGS = {
+    "escaped from inside a function being vmapped": "it keeps a tensor for later, or computes a part of itself twice, "
+    "as torch.utils.checkpoint does",
+    "use an autograd.Function with functorch": "its autograd.Function has no rule for torch.func.vmap "
+    "(generate_vmap_rule)",
+    "Tensor.requires_grad_()": "it calls requires_grad_ while it computes",
+    "that doesn't have storage": "it takes the numbers of a batch out of torch (.numpy() and the like)",
+    "dynamic shape": "the shape of what it computes depends on the numbers of a batch (a mask, nonzero and the like)",
+}
 GAIN = 1.1  # times as fast as one at a time, below which a stack is not worth it
 _verdicts: dict[Hashable, str | None] = {}  # by structure
 _by_values: dict[Hashable, str | None] = {}  # by the values that a module is built from
@@ -239,8 +257,30 @@ def _find_obstacles(module: nn.Module) -> Iterator[str]:
             yield f"{place} with momentum=None reads its count of batches"
         if isinstance(part, nn.RNNBase) and part.proj_size:
             yield f"{place} has a proj_size, for which there is no stacked form"
+    if (found := find_parameter_obstacle(module)) is not None:
+        yield found
     if not any(each.requires_grad for each in module.parameters()):
         yield "it has nothing to train"
+
+
+def find_parameter_obstacle(module: nn.Module) -> str | None:
+    """Return what keeps a module's parameters out of a stack's tensors; None if nothing does.
+
+    A stack holds the parameters of all its members in one tensor, and has no parameters that hooks could be called of.
+    """
+    types = dict[torch.dtype, str]()
+    for name, parameter in module.named_parameters():
+        if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+            return f"its parameter {name} has hooks"
+        if parameter.requires_grad:
+            types.setdefault(parameter.dtype, name)
+    complex_one = next((name for dtype, name in types.items() if dtype.is_complex), None)
+    if complex_one is not None:
+        return f"its parameter {complex_one} is complex"
+    if len(types) > 1:
+        listed = " and ".join(f"{str(dtype).removeprefix('torch.')} ({name})" for dtype, name in types.items())
+        return f"its parameters are of several types: {listed}"
+    return None
 
 
 def find_difference(
@@ -375,6 +415,9 @@ def _explain(error: Exception) -> str:
         return "it draws random numbers of its own, other than by torch's dropout"
     if ".item()" in text or "data-dependent" in text or "control flow" in text:
         return "it looks at the numbers of a batch while it computes (if, .item() and the like)"
+    for words, meaning in MEANINGS.items():
+        if words in text:
+            return meaning
     if "the fallback path doesn't work on out=" in text:
         return "it computes into tensors of its own (out=), for which torch.func.vmap has no rule"
     if "rule not implemented for" in text or "not yet support" in text:

@@ -31,6 +31,7 @@ __all__ = ["Draws", "Given", "Members", "Share", "member_functions"]
 
 # Of self-normalising networks (Klambauer et al., 2017): what dropped units are set to.
 ALPHA = -1.7580993408473766
+SHARE_READ = "it computes with the share of a dropout, or decides by it"
 # Torch's own, for members that see none of ours, and for other threads.
 ORIGINALS: dict[str, Any] = {
     name: getattr(F, name)
@@ -43,9 +44,36 @@ RECURRENT: dict[str, Any] = {name: getattr(_VF, name) for name in (*KINDS, *CELL
 
 
 class Share(float):
-    """Share of a dropout, by a key under which each member's own is found; as a number, the largest of all."""
+    """Share of a dropout, by a key under which each member's own is found; as a number, the largest of all.
+
+    What a module computes from it, or decides by it, would be that of the largest for every member, and raises. Only
+    whether it is 0 may be asked: where another member's is 0 and this is not, dropping nothing comes to the same.
+    """
 
     key: str
+
+    def _refuse(self, *_: object) -> Any:
+        raise RuntimeError(SHARE_READ)
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = __neg__ = __abs__ = __round__ = _refuse
+
+    def _compare(self, other: object, holds: Callable[[float, Any], bool]) -> bool:
+        if isinstance(other, int | float) and other:
+            raise RuntimeError(SHARE_READ)
+        return holds(float(self), other)
+
+    def __lt__(self, other: object) -> bool:
+        return self._compare(other, float.__lt__)
+
+    def __le__(self, other: object) -> bool:
+        return self._compare(other, float.__le__)
+
+    def __gt__(self, other: object) -> bool:
+        return self._compare(other, float.__gt__)
+
+    def __ge__(self, other: object) -> bool:
+        return self._compare(other, float.__ge__)
 
     @classmethod
     def of(cls, share: float, key: str) -> Share:

@@ -124,7 +124,8 @@ class StackedModules:
         Members with batches of their own get (members, n, width).
         """
         own = x.ndim == 3
-        samples = x[..., : self.features].reshape(*x.shape[:-1], *self.shape)
+        # A copy, for a model may change its samples, and others see them too.
+        samples = x[..., : self.features].reshape(*x.shape[:-1], *self.shape).clone()
         if samples.ndim == 4 and self.layout != torch.contiguous_format:
             samples = samples.contiguous(memory_format=self.layout)
         if self._template.training != train:
