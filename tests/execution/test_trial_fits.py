@@ -245,19 +245,21 @@ def test_a_loop_of_ones_own_gets_each_fits_data_and_seed_in_turn(tmp_path: Path)
 
 
 def test_a_loop_of_ones_own_gets_more_fits_while_its_trial_may_be_the_best(tmp_path: Path) -> None:
-    @hpo.training_loop("of_stages", parameters=Mine, uses=["epochs", "learning_rate"], reports={"val_x": "maximize"})
+    @hpo.training_loop(
+        "of_stages", parameters=Mine, uses=["epochs", "learning_rate"], reports={"val_score": "maximize"}
+    )
     def of_stages(trial: hpo.Trial) -> None:
         for epoch in trial.epochs():
-            trial.report(val_x=epoch * trial.config.learning_rate + 1e-3 * trial.data.y_val.sum().item())
+            trial.report(val_score=epoch * trial.config.learning_rate + 1e-3 * trial.data.y_val.sum().item())
 
     parameters = {"model": "of_stages", "epochs": 3, "learning_rate": [0.5, 0.1]}
-    keys = {"folds": 5, "repeats": 2, "intensify": True, "sampler": "grid", "objective": "val_x"}
+    keys = {"folds": 5, "repeats": 2, "intensify": True, "sampler": "grid", "objective": "val_score"}
     study = make(tmp_path, parameters=parameters, **keys)
     make_worker(study, cohort=1).run()
     good, bad = read_results(study).trials
     assert (good.state, len(good.fits), len(good.epochs)) == ("COMPLETE", 10, 3)
     assert (bad.state, len(bad.fits)) == ("PRUNED", 3)
-    assert good.value == pytest.approx(statistics.fmean(rows[-1]["val_x"] for rows in good.fits.values()))
+    assert good.value == pytest.approx(statistics.fmean(rows[-1]["val_score"] for rows in good.fits.values()))
 
 
 def test_a_damaged_row_of_fits_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
