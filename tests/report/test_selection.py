@@ -221,8 +221,8 @@ def test_of_equally_cheap_trials_the_best_is_taken_and_the_reason_is_true(tmp_pa
         choice = choose_trial(replace(results, trials=rows), "one_se")
         return choice.row.number, choice.reason.partition(") it is ")[2]
 
-    assert chosen((9, 9, 9, 9), (1.0,) * 4) == (2, "the best, and none is smaller or faster to train")
-    assert chosen((9, 9, 9, 9), (1.0, 1.05, 1.09, 1.0)) == (2, "the best, and none is smaller or faster to train")
+    assert chosen((9, 9, 9, 9), (1.0,) * 4) == (2, "the best of equal size and training time")
+    assert chosen((9, 9, 9, 9), (1.0, 1.05, 1.09, 1.0)) == (2, "the best of equal size and training time")
     assert chosen((9, 9, 9, 9), (1.0, 1.05, 1.2, 1.0)) == (1, "the best of the fastest to train")
     assert chosen((9, 9, 9, 9), (0.5, 1.0, 1.0, 1.0)) == (0, "the fastest to train")
     assert chosen((7, 7, 9, 9), (1.0,) * 4) == (1, "the best of the smallest (7 weights)")
@@ -254,6 +254,14 @@ def test_an_interrupted_evaluation_ranks_by_the_seeds_that_all_have(tmp_path: Pa
     own = candidates({better: (0.9, 0.8, 0.7, 0.7), worse: (0.89, 0.79)})
     scores = compare_candidates(replace(evaluation, candidates=own), by_validation=True).scores
     assert [score.candidate.label for score in scores][:2] == [better, worse]
+    first_runs = own[[each.label for each in own].index(better)].runs
+    failed = replace(
+        own[0], label="fails", runs=(first_runs[0], *(replace(run, state="FAIL") for run in first_runs[1:]))
+    )
+    four = candidates({better: (0.9, 0.8, 0.7, 0.7), worse: (0.8, 0.8, 0.9, 0.9)})
+    scores = compare_candidates(replace(evaluation, candidates=(*four, failed)), by_validation=True).scores
+    ranked = [score.candidate.label for score in scores if score.candidate.label in (better, worse)]
+    assert ranked == [worse, better]  # by all four seeds, and not by the one that did not fail
 
 
 def test_a_metric_that_is_no_mean_loses_nothing_on_the_samples_left_out() -> None:

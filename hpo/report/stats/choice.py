@@ -148,7 +148,7 @@ def _describe_cost(rows: Sequence[TrialRow], smallest: Sequence[TrialRow], faste
         return size
     of = "" if len(smallest) == len(rows) else f" of {size}"
     if len(fastest) == len(smallest):
-        return f"the best{of}" if of else "the best, and none is smaller or faster to train"
+        return f"the best{of}" if of else "the best of equal size and training time"
     return f"the fastest to train{of}" if len(fastest) == 1 else f"the best of the fastest to train{of}"
 
 

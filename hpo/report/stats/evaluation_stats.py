@@ -9,6 +9,7 @@ Benchmarks", 2021; the two-way bootstrap is that of Owen, "The pigeonhole bootst
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ RESAMPLES = 10_000
 # From which a score has an interval. Of two, Student's t is 9 of their deviations to each side: an interval that holds
 # nearly anything, whatever is measured.
 FEWEST_SEEDS = 3
+
+ENDED = ("COMPLETE", "PRUNED", "FAIL")  # states of a run that will not be run again
 
 
 @dataclass(frozen=True)
@@ -208,17 +211,16 @@ def _score_candidate(
 
 
 def _shared_means(candidates: Sequence[CandidateRuns], metric: str) -> dict[str, float]:
-    """Return the mean of each candidate over the seeds that all have, by its label, if it has any scores.
+    """Return the mean of each candidate over the seeds that all have been run from, by its label, if it has scores.
 
-    An evaluation that was interrupted has more seeds of some than of others. Where no seed is shared, each one's own
-    count.
+    An evaluation that was interrupted has more seeds of some than of others. A run that failed has been run, and takes
+    no seed from the others. Where no seed is shared, each one's own count.
     """
     known = {each.label: found for each in candidates if (found := each.scores(metric))}
-    shared = set.intersection(*(set(found) for found in known.values())) if known else set()
-    return {
-        label: math.fsum(found[seed] for seed in shared or found) / len(shared or found)
-        for label, found in known.items()
-    }
+    ended = [{run.seed for run in each.runs if run.state in ENDED} for each in candidates if each.label in known]
+    shared = set.intersection(*ended) if ended else set()
+    own = {label: [score for seed, score in found.items() if seed in shared] for label, found in known.items()}
+    return {label: statistics.fmean(own[label] or found.values()) for label, found in known.items()}
 
 
 def _gain(score: float, mean: float, sign: int) -> float:
