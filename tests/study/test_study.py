@@ -270,8 +270,9 @@ def test_mistakes_in_a_study_file_are_one_line(tmp_path: Path, keys: dict[str, A
 
 def test_a_syntax_error_has_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text('dataset = "mnist"\ntrials = = 3\n')
-    with pytest.raises(DefinitionError, match=r"bad\.toml: not valid TOML: .*line 2"):
+    with pytest.raises(DefinitionError, match=r"bad\.toml: not valid TOML: .*line 2") as error:
         read_study(str(tmp_path / "bad.toml"))
+    assert str(error.value).count("bad.toml") == 1
 
 
 def test_a_space_may_be_a_file_beside_the_study(tmp_path: Path) -> None:

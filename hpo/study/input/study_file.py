@@ -105,7 +105,8 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
     try:
         return parse(sets or {}, given)
     except RequestError as error:
-        raise type(error)(blame_options(error, sets or {}, given, parse) or f"{file}: {error}") from error
+        named = str(error) if str(error).startswith(f"{file}: ") else f"{file}: {error}"  # if unreadable
+        raise type(error)(blame_options(error, sets or {}, given, parse) or named) from error
 
 
 def parse_definition(
