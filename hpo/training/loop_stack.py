@@ -57,7 +57,9 @@ class Stack:
         self._modules = {id(trial): module for trial, module in zip(trials, modules, strict=True)}
         self._states: dict[int, State | None] = {id(trial): self._run(trial).state for trial in trials}
         for trial in trials:
-            self._run(trial).member.parameter_count = parameter_count(self._modules[id(trial)])
+            run = self._run(trial)
+            run.member.parameter_count = parameter_count(self._modules[id(trial)])
+            run.member.resumable = run.file is not None
         self._shape: tuple[int, ...] | None = None
         self._steps: int | None = None  # of an epoch, where rates follow schedules
         self._step = 0  # how many of them are done
@@ -79,8 +81,8 @@ class Stack:
     def epochs(self, steps: int | None = None) -> Iterator[int]:
         """Yield the epochs from 1, or from the one after the last checkpoint, while any trial is in training.
 
-        A trial leaves at its last epoch, or where it is pruned or diverges. Checkpoints are written here, one for each
-        trial.
+        A trial leaves at its last epoch, or where it is pruned, paused or diverges. Checkpoints are written here, one
+        for each trial.
 
         Args:
             steps: calls of `step` in an epoch; each then has the learning rate of each trial's `schedule` and warm-up.
@@ -116,6 +118,8 @@ class Stack:
                     raise RunError(
                         f"objective '{trial.config.model}': epoch {epoch} has no report of trial {trial.number}"
                     )
+                if self._run(trial).member.stopped == "paused":
+                    trial.save(self._state(trial))
 
     def step(self, x: Tensor, y: Tensor, loss: Loss, rates: Sequence[float] | None = None) -> Tensor:
         """Do one optimizer step of every trial on a batch; return the loss of each before it, (trials,).

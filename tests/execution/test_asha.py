@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from torch import nn
+from torch.nn import functional as F
 
 import hpo
 from hpo.report.data.results import read_results
@@ -168,6 +170,33 @@ def test_a_loop_pauses_where_it_saves_and_stops_where_it_does_not(tmp_path: Path
         for trial in study.trials():
             rate = trial.params["learning_rate"]
             assert trial.intermediate_values == {e: rate / e for e in trial.intermediate_values}
+
+
+@pytest.mark.parametrize("cohort", [1, 3])
+def test_a_loop_of_stacks_pauses_its_trials_and_goes_on_with_them(tmp_path: Path, cohort: int) -> None:
+    @hpo.training_loop("stacks", uses=["epochs", "learning_rate", "batch_size"], stack=True)
+    def stacks(trial: hpo.Trial) -> None:
+        data = trial.data
+        inputs = data.x_train[0].numel()
+        stack = trial.stack(lambda _: nn.Sequential(nn.Flatten(), nn.Linear(inputs, data.classes)))
+        for epoch in stack.epochs():
+            for x, y in data.batches(trial.config.batch_size, epoch):
+                stack.step(x, y, F.cross_entropy)
+            outputs = stack.predict(data.x_val)
+            stack.report(val_loss=[F.cross_entropy(each, data.y_val) for each in outputs])
+
+    keys = {"learning_rate": SMALL["learning_rate"], "batch_size": 40, "epochs": 4, "model": "stacks"}
+    studies = []
+    for name, pruner in (("whole", "none"), ("paused", ASHA)):
+        (tmp_path / name).mkdir()
+        study = make(tmp_path / name, parameters=keys, pruner=pruner)
+        make_worker(study, cohort=cohort).run()
+        studies.append(study)
+    check_end(studies[1])
+    for expected, found in zip(*map(reports, studies), strict=True):
+        assert found == pytest.approx({epoch: expected[epoch] for epoch in found}, rel=1e-5)
+    if cohort == 1:  # a cohort has winners among its own
+        assert any(trial.user_attrs["attempt"] > 1 for trial in studies[1].trials())
 
 
 @pytest.mark.integration

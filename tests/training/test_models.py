@@ -118,6 +118,38 @@ def test_shapes_a_cnn_refuses(parameters, shape, words):
     assert "\n" not in str(caught.value)
 
 
+class Returns(nn.Linear):
+    """A linear layer whose outputs are made something else."""
+
+    def __init__(self, make):
+        super().__init__(3, 4)
+        self.make = make
+
+    def forward(self, x):
+        return self.make(super().forward(x))
+
+
+class Counts(nn.Linear):
+    """A linear layer with state that is no tensor."""
+
+    def __init__(self):
+        super().__init__(3, 4)
+
+    def get_extra_state(self):
+        return {"count": 1}
+
+    def set_extra_state(self, state):
+        assert state == {"count": 1}
+
+
+class Graph(nn.Linear):
+    """A linear layer with a sparse buffer."""
+
+    def __init__(self):
+        super().__init__(3, 4)
+        self.register_buffer("edges", torch.eye(3).to_sparse())
+
+
 @pytest.mark.usefixtures("temporary_models")
 @pytest.mark.parametrize(
     ("function", "words"),
@@ -125,6 +157,11 @@ def test_shapes_a_cnn_refuses(parameters, shape, words):
         (lambda config, shape, classes: nn.Linear(3, 5), r"gives outputs of shape \(2, 5\).*must be \(2, 4\)"),
         (lambda config, shape, classes: nn.Linear(9, 4), "cannot take samples"),
         (lambda config, shape, classes: None, "returns no nn.Module"),
+        (lambda config, shape, classes: Returns(lambda y: (y, y.mean())), r"no tensor but tuple; .* shape \(2, 4\)"),
+        (lambda config, shape, classes: Returns(lambda y: {"logits": y}), "returns no tensor but dict"),
+        (lambda config, shape, classes: Returns(lambda y: None), "returns no tensor but NoneType"),
+        (lambda config, shape, classes: Counts(), "its state has _extra_state, which is no tensor but dict"),
+        (lambda config, shape, classes: Graph(), "edges is sparse; a file of weights holds dense tensors alone"),
     ],
 )
 def test_a_registered_model_that_does_not_fit(function, words):
