@@ -23,7 +23,9 @@ __all__: list[str] = []
 
 @app.command()
 @click.argument("name")
-@click.option("--top", type=click.IntRange(min=1), help="Number of configurations; by default 3.")
+@click.option(
+    "--top", type=click.IntRange(min=1), help="Number of configurations, that of hpo export first; by default 3."
+)
 @click.option(
     "--seeds", type=click.IntRange(1, 1000), help="Number of runs of each; by default 5, and 1 with --outer-folds."
 )

@@ -23,6 +23,7 @@ from hpo.utils.text import quantity
 
 if TYPE_CHECKING:
     from hpo.execution.backends.base import Backend
+    from hpo.execution.conclusion import Verdict
     from hpo.execution.launch import LaunchPlan
     from hpo.execution.worker_options import WorkerOptions
     from hpo.study import Study
@@ -213,7 +214,7 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
     from hpo.study.operations.progress import explain_no_result
     from hpo.utils.signals import StopRequest
 
-    verdict: list[str] = []
+    verdict = None
     with StopRequest(within=20) as stop:  # the workers take half of it
         if study.remaining() and options.workers != 0:
             _say_start(study)
@@ -230,23 +231,23 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
         _say_repeats(study)
         if options.workers != 0:
             verdict = _conclude(study, options, backend, stop)
-    for line in verdict:
+    for line in verdict.lines if verdict else ():
         click.echo(f"verdict: {line}")
-    _print_result(study, options.imports, report=report and not stop())
+    _print_result(study, options.imports, verdict.trial if verdict else None, report=report and not stop())
     if not stop() and (why := explain_no_result(study)):
         raise RunError(why)
     return stop.exit_code
 
 
-def _conclude(study: Study, options: WorkerOptions, backend: Backend, stop: Callable[[], bool]) -> list[str]:
+def _conclude(study: Study, options: WorkerOptions, backend: Backend, stop: Callable[[], bool]) -> Verdict:
     """Return the verdict on a study that was to end once it has settled, after fresh seeds of its tied leaders."""
-    from hpo.execution.conclusion import Conclusion
+    from hpo.execution.conclusion import Conclusion, Verdict
     from hpo.execution.launch import run_workers
     from hpo.execution.objective_function import find_function
     from hpo.study.definition import SETTLED
 
     if study.budget.until != SETTLED:
-        return []
+        return Verdict()
     called = study.definition.function is not None
     function = find_function(study, options.function, options.imports) if called else None
 
@@ -287,15 +288,35 @@ def _say_repeats(study: Study) -> None:
         say(f"note: {repeats}")
 
 
-def _print_result(study: Study, imports: Sequence[str], *, report: bool) -> None:
-    """Print the best configuration, and commands to go on with; write the report if it is asked for."""
-    from hpo.report.export_config import export_config
+def _print_config(study: Study, evaluated: int | None) -> None:
+    """Print the configuration of the best trial from fresh seeds, or else of that which is exported, if any."""
+    from hpo.report.data.results import read_results
+    from hpo.report.export_config import choose_exported, export_config
 
-    best, objectives = study.best(), study.definition.objectives
-    if best is not None:
-        which = "best" if len(objectives) == 1 else f"of {len(objectives)} objectives, best by the first:"
-        click.echo(f"\n{which} {objectives[0].metric} {best.values[0]:.4g}, trial {best.number}:\n")
-        click.echo(export_config(study, best.number, "toml"))
+    results = read_results(study)
+    if results.best is None:
+        return
+    if evaluated is not None:
+        click.echo(f"\nbest from fresh seeds, trial {evaluated}:\n")
+        click.echo(export_config(results, evaluated, "toml"))
+        return
+    choice, count = choose_exported(study, results), len(results.objectives)
+    which = "best" if choice.rule == "best" else "chosen among the best,"
+    which = which if count == 1 else f"of {count} objectives, best by the first:"
+    click.echo(f"\n{which} {results.objectives[0].metric} {choice.row.value:.4g}, trial {choice.row.number}:\n")
+    click.echo(export_config(results, choice=choice))
+
+
+def _print_result(study: Study, imports: Sequence[str], evaluated: int | None, *, report: bool) -> None:
+    """Print the configuration to use, and commands to go on with; write the report if it is asked for.
+
+    Args:
+        study: the study.
+        imports: modules that the commands import.
+        evaluated: the trial that was the best from fresh seeds, if there is one.
+        report: whether it is written.
+    """
+    _print_config(study, evaluated)
     if report:
         from hpo.report.study_report import write_report
 

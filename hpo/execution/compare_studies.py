@@ -8,6 +8,7 @@ from hpo.datasets import DatasetReference, load
 from hpo.errors import RequestError
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import read_results
+from hpo.report.export_config import rank_trials
 from hpo.study import Study
 from hpo.study.definition import Candidate, test_metric
 from hpo.study.operations.candidates import make_comparison_candidate
@@ -106,7 +107,7 @@ def _identity(data: DatasetReference) -> tuple[object, ...]:
 
 
 def choose_configuration(study: Study) -> tuple[int | None, TrialConfig, str]:
-    """Return trial, configuration and reason of the choice: the best from fresh seeds, or the study's best trial.
+    """Return trial, configuration and reason of the choice: the best from fresh seeds, or the trial that is exported.
 
     Raises:
         RequestError: no trial is complete.
@@ -115,10 +116,12 @@ def choose_configuration(study: Study) -> tuple[int | None, TrialConfig, str]:
         best = evaluation.best
         if evaluation.on_own_data and not evaluation.refit and best is not None and best.config is not None:
             return best.trial, _original(study, best.trial, best.config), "the best from fresh seeds"
-    row = next((row for row in read_results(study).top(1) if row.config is not None), None)
+    results = read_results(study)
+    row = next((row for row in rank_trials(study, results) if row.config is not None), None)
     if row is None or row.config is None:
         raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
-    return row.number, row.config, "its best trial"
+    is_best = results.best is not None and row.number == results.best.number
+    return row.number, row.config, "its best trial" if is_best else "the cheapest of its best trials"
 
 
 def _original(study: Study, number: int | None, config: TrialConfig) -> TrialConfig:

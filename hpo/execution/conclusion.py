@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -20,17 +20,31 @@ from hpo.execution.objective_function import ObjectiveFunction
 from hpo.report.chapters.verdict import describe_evaluation
 from hpo.report.commands import format_command
 from hpo.report.data.results import read_results
+from hpo.report.export_config import choose_exported
 from hpo.report.format import gain_text, names_text
-from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, EvaluationStats, Score, compare_candidates
+from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, EvaluationStats, compare_candidates
 from hpo.report.stats.null_result import explain_null_result, list_leaders
 from hpo.study import Study
 from hpo.study.definition import SETTLED
 from hpo.study.operations.evaluation_study import MAX_SEEDS
 from hpo.study.outlook import explain_unsettled
 
-__all__ = ["Conclusion"]
+__all__ = ["Conclusion", "Verdict"]
 
 log = logging.getLogger("hpo.study")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a study has come to.
+
+    Attributes:
+        lines: the verdict in words; none where none is asked for, or the study goes on.
+        trial: which was the best from fresh seeds; None where the default configuration was, or none was trained.
+    """
+
+    lines: tuple[str, ...] = ()
+    trial: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,36 +63,37 @@ class Conclusion:
     should_stop: Callable[[], bool] = lambda: False
     function: ObjectiveFunction | None = None
 
-    def conclude(self) -> list[str]:
-        """Spend what is left of the timeout, and return the verdict in a line or two; nothing if none is asked for.
+    def conclude(self) -> Verdict:
+        """Spend what is left of the timeout, and return the verdict; one without lines if none is asked for.
 
         Raises:
             RunError: a worker failed, or no fresh seed came to an end.
         """
         if self.study.budget.until != SETTLED or self.should_stop():
-            return []
+            return Verdict()
         results = read_results(self.study)
         settled = results.settled
         if settled is None:
             if results.remaining_trials:
-                return []
+                return Verdict()
             last = results.outlooks[-1] if results.outlooks else None
-            return [f"not settled: {explain_unsettled(last, results.definition, results.budget.trials)}"]
+            return Verdict((f"not settled: {explain_unsettled(last, results.definition, results.budget.trials)}",))
         if (null := explain_null_result(results)) is not None:
-            return [f"nothing was found: {null}"]
-        leaders = [row.number for row in list_leaders(results, settled.noise)]
+            return Verdict((f"nothing was found: {null}",))
+        chosen = choose_exported(self.study, results).row if results.best is not None else None
+        leaders = [row.number for row in list_leaders(results, settled.noise, chosen)]
         noise = gain_text(results.objective.metric, settled.noise)
         if len(leaders) == 1:
-            return [f"trial {leaders[0]} leads by more than the noise, {noise}"]
+            return Verdict((f"trial {leaders[0]} leads by more than the noise, {noise}",))
         tied = f"trials {names_text([*map(str, leaders)])} are tied: they differ by less than the noise, {noise}"
         left = self.study.seconds_left
         if left is None or left <= 0:
             command = format_command(results, "evaluate", f"--top {len(leaders)}")
-            return [f"{tied}; compare them from fresh seeds with: {command}"]
+            return Verdict((f"{tied}; compare them from fresh seeds with: {command}",))
         log.info("%s; fresh seeds of them for up to %.0f s", tied, left)
         return self._compare(len(leaders), settled.noise, time.time() + left, tied)
 
-    def _compare(self, top: int, noise: float, deadline: float, tied: str) -> list[str]:
+    def _compare(self, top: int, noise: float, deadline: float, tied: str) -> Verdict:
         """Train the leaders from more and more seeds, until they are told apart or the time is up."""
         seeds, evaluations = FEWEST_SEEDS, list[Study]()
         with nullcontext() if self.function is None else refuse_seedless(self.study):
@@ -86,7 +101,7 @@ class Conclusion:
                 try:
                     evaluations = self._plan(top, seeds)
                 except RequestError as error:
-                    return [tied, str(error)]
+                    return Verdict((tied, str(error)))
                 for each in evaluations:
                     if each.remaining() and not self._ends(deadline):
                         self.run(each, deadline)
@@ -96,27 +111,26 @@ class Conclusion:
                     break
                 seeds = min(seeds + max(seeds // 2, 1), MAX_SEEDS)
         if self.should_stop():
-            return []
+            return Verdict()
         publish_evaluations(self.study)
         final = [(each, compare_candidates(each)) for each in compared]
-        if lines := [line for each, stats in final for line in describe_evaluation(each, stats)]:
-            return [*lines, *self._advise([stats.best for _, stats in final if stats.best is not None])]
+        if best := [stats.best for _, stats in final if stats.best is not None]:
+            lines = [line for each, stats in final for line in describe_evaluation(each, stats)]
+            trial = best[0].candidate.trial
+            return Verdict((*lines, *self._advise(trial)), trial)
         if not self._ends(deadline):
             check_results(evaluations)
-        return [f"{tied}; no fresh seed of them came to an end in the time that was left"]
+        return Verdict((f"{tied}; no fresh seed of them came to an end in the time that was left",))
 
-    def _advise(self, best: Sequence[Score]) -> list[str]:
-        """Say how to export the configuration that was best from fresh seeds, where the study's own choice is another.
-
-        Args:
-            best: of each evaluation.
-        """
+    def _advise(self, trial: int | None) -> list[str]:
+        """Say how to export the trial that was best from fresh seeds, where the study's own choice is another."""
         results = read_results(self.study)
-        chosen = best[0].candidate.trial if best else None
-        if chosen is None or results.best is None or chosen == results.best.number:
+        if trial is None:
+            return ["keep the default configuration, or search another space: no trial is better"]
+        if trial == choose_exported(self.study, results).row.number:
             return []
-        options = f"--trial {chosen}" + (" --format python" if results.definition.learned else "")
-        return [f"export trial {chosen} with: {format_command(results, 'export', options)}"]
+        options = f"--trial {trial}" + (" --format python" if results.definition.learned else "")
+        return [f"export trial {trial} with: {format_command(results, 'export', options)}"]
 
     def _plan(self, top: int, seeds: int) -> list[Study]:
         if self.function is None:

@@ -30,6 +30,7 @@ from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.report.dashboard.publish import publish_report
 from hpo.report.data.evaluations import EvaluationResults, read_comparisons, read_evaluations
 from hpo.report.data.results import Results, read_results
+from hpo.report.export_config import rank_trials
 from hpo.report.report_data import read_report_data
 from hpo.report.stats.across_datasets import compare_across
 from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidates
@@ -243,7 +244,8 @@ def plan_evaluations(
 
     Args:
         study: the study to evaluate.
-        top: number of its configurations, the best first; those of the Pareto front if it has several objectives.
+        top: number of its configurations: that which `hpo export` writes, and the best; those of the Pareto front if it
+            has several objectives.
         seeds: number of seeds that each is trained from.
         dataset: a name or an .npz file instead of the study's data set.
         refit: train on training and validation data together, for a fixed number of epochs.
@@ -305,7 +307,7 @@ def choose_candidates(
         RequestError: no trial is complete, the study is an evaluation itself, or it cannot be tested.
     """
     _check_objectives(study)
-    candidates = list(_best(read_results(study), top))
+    candidates = list(_best(study, read_results(study), top))
     if not candidates:
         raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
     _check_loop(study, dataset, refit=refit)
@@ -375,10 +377,13 @@ def publish_evaluations(study: Study) -> None:
     publish_report(read_report_data(study))
 
 
-def _best(results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | None]]:
-    """Yield number, configuration and best epoch of the best trials; of equal configurations only the best trial."""
+def _best(study: Study, results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | None]]:
+    """Yield number, configuration and best epoch of the trial that is exported and of the best ones.
+
+    Of equal configurations only the first.
+    """
     seen: list[tuple[object, ...]] = []
-    for row in results.top(len(results.trials)):
+    for row in rank_trials(study, results):
         if row.config is None:
             continue
         # From another seed it is the same configuration.

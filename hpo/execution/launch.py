@@ -423,7 +423,7 @@ def conclude(
         def run(evaluation: Study, deadline: float) -> None:
             run_study(evaluation, options, backend, function, deadline)
 
-        for line in Conclusion(study, run, function=function).conclude():
+        for line in Conclusion(study, run, function=function).conclude().lines:
             log.warning("%s", line)
 
 

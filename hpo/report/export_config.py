@@ -15,7 +15,7 @@ from hpo.report.format import one_line
 from hpo.report.stats.choice import Choice, choose_trial, default_rule
 from hpo.study import Study
 
-__all__ = ["Format", "choose_exported", "export_config"]
+__all__ = ["Format", "choose_exported", "export_config", "rank_trials"]
 
 Format = Literal["toml", "json", "yaml", "python"]
 
@@ -81,6 +81,15 @@ def choose_exported(
     name = rule or (default_rule(results) if results.best is not None else "best")
     table = read_sample_scores(study) if name == "one_se" else None
     return choose_trial(results, rule, table, read_evaluations(study) if name == "evaluated" else (), among)
+
+
+def rank_trials(study: Study, results: Results) -> list[TrialRow]:
+    """List the trials in the order in which they are of use: that which is exported, then the best ones."""
+    best = results.top(len(results.trials))
+    choice = choose_exported(study, results) if results.best is not None else None
+    if choice is None or choice.rule == "best":
+        return list(best)
+    return [choice.row, *(row for row in best if row.number != choice.row.number)]
 
 
 def _format_params(results: Results, row: TrialRow, format: str, header: list[str]) -> str:  # noqa: A002

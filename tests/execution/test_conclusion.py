@@ -14,8 +14,9 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.execution import conclusion
-from hpo.execution.conclusion import Conclusion
+from hpo.execution.conclusion import Conclusion, Verdict
 from hpo.report.data.results import read_results
+from hpo.report.export_config import choose_exported, export_config
 from hpo.study import Budget, Study, stored_study, study
 from hpo.study.definition import FunctionReference
 from hpo.study.input.function_study import define_function_study
@@ -45,20 +46,23 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def settled(folder: Path, *, tied: int = 3, timeout: str | None = "1h", **keys: Any) -> Study:
+def settled(
+    folder: Path, *, tied: int = 3, timeout: str | None = "1h", step: float = 0.0001, smallest: int = 0, **keys: Any
+) -> Study:
     """A study of at most 24 trials, some of which lead and are tied within the noise of 0.003."""
     table = {"dataset": str(small_npz(folder / "small.npz")), "until": "settled", "sampler": "random", "trials": 60}
     space = {**SPACE, "validation": 300}
     limits = {} if timeout is None else {"timeout": timeout}
     made = make_study(folder, **{**table, **limits, "parameters": space, **keys})
     made.start_clock()
-    values = np.concatenate([0.9 - 0.0001 * np.arange(tied), 0.85 - 0.0001 * np.arange(24 - tied)])
-    for value in values:
+    values = np.concatenate([0.9 - step * np.arange(tied), 0.85 - 0.0001 * np.arange(24 - tied)])
+    for number, value in enumerate(values):
         claim = made.claim(holder())
         if claim is None:
             break
         made.suggest_config(claim)
         made.storage.set_trial_user_attr(claim.id, "standard_error", 0.003)
+        made.storage.set_trial_user_attr(claim.id, "parameter_count", 9 - (number == smallest))
         made.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [float(value)])
     return made
 
@@ -117,13 +121,14 @@ def test_leaders_that_fresh_seeds_tell_apart_are_told_apart_soon(tied: Study, cl
     def score(label: str, seed: int) -> float:
         return (0.95 if label == first else 0.8) + 0.001 * math.sin(seed)
 
-    lines = Conclusion(tied, runner(clock, 10, score)).conclude()
+    verdict = Conclusion(tied, runner(clock, 10, score)).conclude()
     (companion,) = evaluation_studies(tied)
     assert companion.budget.trials == 4 * 3  # three leaders and the defaults, from three seeds
-    assert lines[0].startswith(f"Trial {first.split()[1]}: test accuracy 94.0")
-    assert lines[1].startswith("It is better than ")
+    assert f"trial {verdict.trial}" == first
+    assert verdict.lines[0].startswith(f"Trial {verdict.trial}: test accuracy 94.0")
+    assert verdict.lines[1].startswith("It is better than ")
     exported = [f"export {first} with: hpo export", f"--{first}"]  # where the study's own best trial is another
-    assert all(text in lines[2] for text in exported) if place else len(lines) == 2
+    assert all(text in verdict.lines[2] for text in exported) if place else len(verdict.lines) == 2
     assert len(list_test_set_reads(tied)) == 12
 
 
@@ -133,7 +138,7 @@ def test_leaders_that_stay_tied_get_more_seeds_until_the_time_is_up(tied: Study,
     def score(label: str, _: int) -> float:
         return 0.7 if label == "defaults" else 0.9 + 0.03 * noisy[label].standard_normal()
 
-    lines = Conclusion(tied, runner(clock, 250, score)).conclude()
+    lines = Conclusion(tied, runner(clock, 250, score)).conclude().lines
     (companion,) = evaluation_studies(tied)
     done = sum(trial.state == TrialState.COMPLETE for trial in companion.trials())
     assert done == 15  # in an hour
@@ -151,6 +156,37 @@ def test_leaders_that_differ_by_less_than_the_noise_need_no_more_seeds(tied: Stu
     assert clock.now < 1_000_000 + 60
 
 
+def test_where_the_defaults_are_better_the_verdict_says_to_keep_them(tied: Study, clock: Clock) -> None:
+    verdict = Conclusion(tied, runner(clock, 1, lambda label, _: 0.95 if label == "defaults" else 0.9)).conclude()
+    assert verdict.trial is None
+    assert verdict.lines[0].startswith("The default configuration: test accuracy 94.00 %")
+    assert verdict.lines[-1].startswith("keep the default configuration")
+
+
+def test_the_trial_that_is_exported_is_among_the_leaders_that_get_fresh_seeds(tmp_path: Path, clock: Clock) -> None:
+    made = settled(tmp_path, tied=8, step=0.0, smallest=7)
+    assert choose_exported(made, read_results(made)).row.number == 7
+    Conclusion(made, runner(clock, 1, lambda *_: 0.9)).conclude()
+    (companion,) = evaluation_studies(made)
+    assert companion.definition.evaluation is not None
+    labels = [each.label for each in companion.definition.evaluation.candidates]
+    assert len(labels) == 5 + 1
+    assert "trial 7" in labels
+
+
+def test_a_launch_prints_the_configuration_that_was_best_from_fresh_seeds(tmp_path: Path) -> None:
+    made = settled(tmp_path)
+    second = leaders(made)[1]
+    seeds = runner(Clock(), 0, lambda label, seed: (0.95 if label == second else 0.8) + 0.001 * math.sin(seed))
+    number = Conclusion(made, seeds).conclude().trial
+    done = run_hpo("launch", "small", "--workers", "1", "--storage", made.storage.url, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"verdict: Trial {number}: test accuracy 94.0" in done.stdout
+    config = export_config(made, number)
+    assert f"\nbest from fresh seeds, trial {number}:\n\n{config}" in done.stdout
+    assert f"verdict: export trial {number} with: hpo export small --trial {number}" in done.stdout
+
+
 def test_a_signal_ends_it_without_a_verdict(tied: Study, clock: Clock) -> None:
     signals: list[bool] = []
 
@@ -158,30 +194,30 @@ def test_a_signal_ends_it_without_a_verdict(tied: Study, clock: Clock) -> None:
         signals.append(True)
         assert evaluation.remaining() == 12
 
-    assert Conclusion(tied, run, lambda: bool(signals)).conclude() == []
+    assert Conclusion(tied, run, lambda: bool(signals)).conclude() == Verdict()
     assert len(signals) == 1
-    assert len(Conclusion(tied, runner(clock, 1, lambda *_: 0.9)).conclude()) == 2
+    assert len(Conclusion(tied, runner(clock, 1, lambda *_: 0.9)).conclude().lines) == 2
 
 
 def test_without_time_the_ties_are_named_with_the_command_that_breaks_them(untimed: Study, clock: Clock) -> None:
     made = untimed
-    (line,) = Conclusion(made, lambda *_: pytest.fail("nothing is trained")).conclude()
+    (line,) = Conclusion(made, lambda *_: pytest.fail("nothing is trained")).conclude().lines
     assert "are tied: they differ by less than the noise, 0.30 percentage points" in line
     assert "hpo evaluate small --top 3" in line
     made.extend(Budget(trials=60, timeout=HOUR))
     made.start_clock()
     clock.now += HOUR
-    assert "hpo evaluate" in Conclusion(made, lambda *_: pytest.fail("the time is up")).conclude()[0]
+    assert "hpo evaluate" in Conclusion(made, lambda *_: pytest.fail("the time is up")).conclude().lines[0]
 
 
 def test_one_leader_needs_no_seeds_and_a_study_that_goes_on_has_no_verdict(tmp_path: Path, clock: Clock) -> None:
     made = settled(tmp_path, tied=1)
     never = Conclusion(made, lambda *_: pytest.fail("nothing is trained"))
-    assert "leads by more than the noise" in never.conclude()[0]
+    assert "leads by more than the noise" in never.conclude().lines[0]
     made.extend(Budget(trials=60, until="trials"))
-    assert never.conclude() == []
+    assert never.conclude() == Verdict()
     other = make_study(tmp_path, "begun", until="settled", trials=60)
-    assert Conclusion(other, lambda *_: pytest.fail("it has not settled")).conclude() == []
+    assert Conclusion(other, lambda *_: pytest.fail("it has not settled")).conclude() == Verdict()
 
 
 def test_noise_is_said_to_be_noise(tmp_path: Path, clock: Clock) -> None:
@@ -193,7 +229,7 @@ def test_noise_is_said_to_be_noise(tmp_path: Path, clock: Clock) -> None:
         noise.storage.set_trial_user_attr(claim.id, "standard_error", 0.02)
         noise.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.33 + 0.02 * rng.standard_normal()])
     assert noise.has_settled()
-    (line,) = Conclusion(noise, lambda *_: pytest.fail("of noise nothing is trained again")).conclude()
+    (line,) = Conclusion(noise, lambda *_: pytest.fail("of noise nothing is trained again")).conclude().lines
     assert line.startswith("nothing was found: the best validation accuracy of ")
     assert "the best of as many equal configurations" in line
 
@@ -213,7 +249,7 @@ def test_a_function_that_takes_no_seed_is_not_called_again(tmp_path: Path, clock
         claim.trial.suggest_float("x", 0, 1)
         made.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [value])
     function = SimpleNamespace(call=None, reference=reference)
-    lines = Conclusion(made, lambda *_: pytest.fail("it is not called"), function=function).conclude()  # type: ignore[arg-type]
+    lines = Conclusion(made, lambda *_: pytest.fail("it is not called"), function=function).conclude().lines  # type: ignore[arg-type]
     assert "are tied" in lines[0]
     assert "takes no seed" in lines[1]
 

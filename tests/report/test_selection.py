@@ -18,11 +18,13 @@ from hpo.errors import RequestError
 from hpo.report.chapters.corrected_score import corrected_score_chapter
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.selection import overtuning
+from hpo.report.checks.trust import noise
 from hpo.report.data.corrected_score import BestSoFar, CorrectedScore, describe_choice, describe_correction
 from hpo.report.data.evaluations import CandidateRuns, read_evaluations
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.data.sample_scores import SampleTable
 from hpo.report.export_config import export_config
+from hpo.report.format import number_of
 from hpo.report.render.json import report_document, report_schema
 from hpo.report.report_data import read_report_data
 from hpo.report.stats.candidates import make_candidates
@@ -170,6 +172,45 @@ def test_pairs_are_compared_by_mcnemars_exact_test(equal: tuple[Results, SampleT
     raced = replace(results, trials=(*results.trials, pruned), corrected=correct_selection(table, results))
     assert "1 trial was pruned, and took no part" in str(corrected_score_chapter(raced))
     assert f"'{first}'" in text
+
+
+def nested(results: Results, wrong: Sequence[int]) -> tuple[Results, SampleTable]:
+    """Results of trials that are wrong on so many of the same samples: the hardest ones of the split."""
+    split, rows, trials = ValidationSplit.of(np.zeros(SAMPLES, np.int64), np.arange(SAMPLES), SAMPLES), [], {}
+    for row, count in zip(results.trials, wrong, strict=True):
+        right = (np.arange(SAMPLES) >= count).astype(np.float32)[None]
+        value = float(right.mean())
+        rows.append(replace(row, values=(value,), epochs=[{"epoch": 1, "val_accuracy": value}], best_epoch=1))
+        trials[row.number] = (SampleScores(0, split.digest, np.array([1]), 0, right, "correct", "val_accuracy"),)
+    return replace(results, trials=tuple(rows)), SampleTable({split.digest: split}, trials)
+
+
+def test_the_first_screen_tells_trials_apart_as_the_pairs_do(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=12)
+    results, table = nested(read_results(study), [20, *[32] * 11])
+    (pair,) = compare_trials(table, results, results.ranked[0].number, [results.ranked[1].number])
+    assert pair.p_value < 0.001  # 12 samples of 400, and none the other way
+    paired = correct_selection(table, results)
+    assert paired is not None
+    data = replace(read_report_data(study), findings=[])
+    second = write_verdict(replace(data, results=replace(results, corrected=paired)))[1]
+    assert "by 3.00 percentage points, more than sampling noise" in second
+    assert "No winner" not in second
+    alone = replace(paired, difference_errors={})  # as two independent scores they may be equal
+    assert "No winner: it leads" in write_verdict(replace(data, results=replace(results, corrected=alone)))[1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_as_many_trials_are_within_the_noise_of_the_checks_as_of_the_rule(tmp_path: Path, seed: int) -> None:
+    accuracies = {number: 0.9 if number < 6 else 0.6 for number in range(16)}
+    results, table = with_samples(read_results(filled(tmp_path, trials=16)), accuracies, seed)
+    results = replace(results, outlooks=(), corrected=correct_selection(table, results))
+    near = [row for row in results.ranked if within(results, table, row)]
+    (finding,) = noise(results, ())
+    count = len(near) - 1
+    assert f"; {number_of(count, 'other trial')} {'lies' if count == 1 else 'lie'} within one" in finding.evidence
+    reason = choose_trial(results, "one_se", table).reason
+    assert count == 0 or f"of the {len(near)} trials within one standard error" in reason
 
 
 def weighed(results: Results, sizes: Mapping[int, int]) -> Results:

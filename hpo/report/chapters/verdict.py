@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 from hpo.report.chapters.nested import describe_nested
@@ -251,41 +252,53 @@ def _find_rivals(results: Results, best: TrialRow) -> list[tuple[str, TrialRow]]
 
 def _lead_sentences(results: Results, best: TrialRow, rivals: Sequence[tuple[str, TrialRow]]) -> list[str]:
     """Name the leads that exceed chance, and those that do not: with these no winner is named."""
-    metric, reach = results.objective.metric, _chance_limit(results)
     ties = [words for words, row in rivals if row.value == best.value]
-    leads = [(words, abs((best.value or 0.0) - (row.value or 0.0))) for words, row in rivals if words not in ties]
+    leads = [
+        _Lead(words, abs((best.value or 0.0) - (row.value or 0.0)), _chance_limit(results, row))
+        for words, row in rivals
+        if words not in ties
+    ]
     if ties:
         equal = names_text(ties)
         told = f"{equal[0].upper()}{equal[1:]} {'has' if len(ties) == 1 else 'have'} the same value: no winner."
-        return [told, *_describe_leads(results, leads, metric, reach)]
-    return _describe_leads(results, leads, metric, reach)
+        return [told, *_describe_leads(results, leads)]
+    return _describe_leads(results, leads)
 
 
-def _describe_leads(
-    results: Results, leads: Sequence[tuple[str, float]], metric: str, reach: float | None
-) -> list[str]:
-    leads_text = [
-        (f"{words} by {gain_text(metric, lead)}", reach is not None and lead > reach) for words, lead in leads
-    ]
-    clear = [text for text, is_clear in leads_text if is_clear]
-    close = [text for text, is_clear in leads_text if not is_clear]
-    if reach is None and close:
-        more = "." if metric in COUNTED else f"; with {_count_seeds(results)} each no winner can be named."
-        return [f"It leads {names_text(close)}{more}"]
-    lines: list[str] = []
-    if reach is None:
-        return lines
+@dataclass(frozen=True)
+class _Lead:
+    """Lead over a rival, and how far chance may reach; None where that is not known."""
+
+    rival: str
+    gain: float
+    reach: float | None
+
+
+def _describe_leads(results: Results, leads: Sequence[_Lead]) -> list[str]:
+    metric, lines = results.objective.metric, list[str]()
+    clear = [each for each in leads if each.reach is not None and each.gain > each.reach]
+    close = [each for each in leads if each not in clear]
     if clear:
+        reaches = names_text(list(dict.fromkeys(gain_text(metric, each.reach or 0.0) for each in clear)))
         lines.append(
-            f"It leads {names_text(clear)}, more than sampling noise in the validation data explains "
-            f"({gain_text(metric, reach)}); with {_count_seeds(results)} each that is no proof."
+            f"It leads {_rivals_text(metric, clear)}, more than sampling noise in the validation data explains "
+            f"({reaches}); with {_count_seeds(results)} each that is no proof."
         )
-    if close:
+    known = [each.reach for each in close if each.reach is not None]
+    if close and not known:
+        more = "." if metric in COUNTED else f"; with {_count_seeds(results)} each no winner can be named."
+        lines.append(f"It leads {_rivals_text(metric, close)}{more}")
+    elif close:
         also = " also" if clear else ""
+        reach = f" (sampling noise in the validation data alone reaches {gain_text(metric, max(known))})"
         lines.append(
-            f"No winner: it{also} leads {names_text(close)}, which may be chance{_chance_clause(metric, reach, clear)}."
+            f"No winner: it{also} leads {_rivals_text(metric, close)}, which may be chance{'' if clear else reach}."
         )
     return lines
+
+
+def _rivals_text(metric: str, leads: Sequence[_Lead]) -> str:
+    return names_text([f"{each.rival} by {gain_text(metric, each.gain)}" for each in leads])
 
 
 def _count_seeds(results: Results) -> str:
@@ -296,21 +309,18 @@ def _count_seeds(results: Results) -> str:
     return "one seed" if definition.configured else "one call"
 
 
-def _chance_clause(metric: str, reach: float, clear: Sequence[str]) -> str:
-    return "" if clear else f" (sampling noise in the validation data alone reaches {gain_text(metric, reach)})"
-
-
-def _chance_limit(results: Results) -> float | None:
+def _chance_limit(results: Results, rival: TrialRow) -> float | None:
     """Return how far the best of k equal configurations may lead another by chance in the validation data (95 %).
 
     A normal quantile of the difference of two estimates, its level divided by k (Bonferroni): the best of many is
-    lucky. Two trials are taken as independent, which is cautious where they share their validation samples.
+    lucky. Without sample scores two trials are taken as independent, which is cautious where they share their
+    validation samples.
     """
-    error = standard_error(results)
-    if error is None:
-        return None
     quantile = NormalDist().inv_cdf(1 - (1 - LEVEL) / (2 * max(len(results.ranked), 1)))
-    return quantile * math.sqrt(2) * error
+    if results.corrected is not None and (paired := results.corrected.difference_errors.get(rival.number)):
+        return quantile * paired
+    error = standard_error(results)
+    return None if error is None else quantile * math.sqrt(2) * error
 
 
 def _baseline_sentences(results: Results, best: TrialRow) -> list[str]:
@@ -357,7 +367,8 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
         return f"Next: evaluate it from fresh seeds and on the test set with `{format_command(results, 'evaluate')}`."
     if evaluated.trial is None:
         return "Next: keep the default configuration, or search another space: no trial is better."
-    other = "" if evaluated.trial == results.best.number else f"--trial {evaluated.trial}"
+    chosen = results.best if data.choice is None else data.choice.row
+    other = "" if evaluated.trial == chosen.number else f"--trial {evaluated.trial}"
     return f"Next: export the configuration with `{format_command(results, 'export', other)}`."
 
 

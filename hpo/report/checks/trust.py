@@ -11,11 +11,13 @@ import numpy as np
 from hpo.report.checks.finding import Finding
 from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults
-from hpo.report.data.results import Results
+from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import count_text, number_of
 from hpo.report.stats.evaluation_stats import Comparison, compare_candidates
+from hpo.report.stats.null_result import explain_null_result
 from hpo.report.stats.trial_stats import (
     count_validation_samples,
+    difference_error,
     estimate_retraining_noise,
     is_adaptive,
     standard_error,
@@ -169,8 +171,8 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 26: the standard error, and whether a winner can be named."""
     from scipy.stats import norm  # half a second to import
 
-    parts = [each for each in (standard_error(results), estimate_retraining_noise(evaluations)) if each is not None]
-    if not parts:
+    alone, retraining = standard_error(results), estimate_retraining_noise(evaluations)
+    if alone is None and retraining is None:
         return [
             Finding(
                 "noise",
@@ -180,30 +182,31 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
                 f"retrain the best from several seeds: `hpo evaluate {shlex.quote(results.name)}`",
             )
         ]
-    error = math.hypot(*parts)
+    error = math.hypot(alone or 0.0, retraining or 0.0)
     values = np.array([row.value for row in results.ranked], dtype=float)
     samples = count_validation_samples(results)
     head = f"the standard error is {error:.2g}" + (f" ({count_text(samples)} validation samples)" if samples else "")
     if len(values) < 2:
         return [Finding("noise", "noise of the objective", "ok", head)]
+    paired = np.array([_difference_noise(results, row, retraining) for row in results.ranked[1:]])
+    own = error if results.corrected is None else float(np.median(paired)) / math.sqrt(2)
     lead = abs(float(values[0] - np.median(values)))
     # What the best of so many equals leads their median by, and a standard error more.
-    chance = error * (float(norm.ppf(1 - 1 / (len(values) + 1))) + 1)
-    apart, within = error, "one standard error"
-    if not results.definition.shares_validation:
-        apart, within = math.sqrt(2) * error, "one standard error of a difference, on a split each,"
-    ties = int((np.abs(values - values[0]) <= apart).sum()) - 1
-    if lead <= chance:
-        return [
-            Finding(
-                "noise",
-                "no winner among single runs",
-                "warning",
-                f"{head}; the best leads the median of {len(values)} trials by {lead:.2g}, where chance alone "
-                f"reaches {chance:.2g}",
-                f"{_advise_on_noise(results.definition)}, or vary parameters that matter more",
-            )
-        ]
+    chance = own * (float(norm.ppf(1 - 1 / (len(values) + 1))) + 1)
+    ties = int((np.abs(values[1:] - values[0]) <= paired).sum())
+    within = "one standard error"
+    if results.corrected is not None:
+        within = "one standard error of the difference"
+    elif not results.definition.shares_validation:
+        within = "one standard error of a difference, on a split each,"
+    null = explain_null_result(results)
+    if null is None and lead <= chance:
+        null = (
+            f"the best leads the median of {len(values)} trials by {lead:.2g}, where chance alone reaches {chance:.2g}"
+        )
+    if null is not None:
+        advice = f"{_advise_on_noise(results.definition)}, or vary parameters that matter more"
+        return [Finding("noise", "no winner among single runs", "warning", f"{head}; {null}", advice)]
     return [
         Finding(
             "noise",
@@ -213,6 +216,11 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
             "choose among them by cost, or evaluate them from more seeds" if ties else "",
         )
     ]
+
+
+def _difference_noise(results: Results, row: TrialRow, retraining: float | None) -> float:
+    """Return the standard error of a trial's difference from the best; 0 where nothing is known of it."""
+    return math.hypot(difference_error(results, row) or 0.0, math.sqrt(2) * (retraining or 0.0))
 
 
 def _advise_on_noise(definition: Definition) -> str:

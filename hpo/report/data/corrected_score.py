@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hpo.report.format import count_text, metric_text, percent_text, values_text
@@ -45,6 +46,7 @@ class CorrectedScore:
         samples: how many it was validated on, each counted once.
         fits: how many times it was trained.
         history: the best of the first quarter, half and three quarters of the trials, and of all.
+        difference_errors: standard error of each trial's difference from the best, sample by sample, by its number.
     """
 
     number: int
@@ -63,12 +65,18 @@ class CorrectedScore:
     samples: int
     fits: int
     history: tuple[BestSoFar, ...] = ()
+    difference_errors: Mapping[int, float] = field(default_factory=dict)
 
 
 def corrected_json(score: CorrectedScore) -> dict[str, Any]:
-    """Return a corrected score for JSON: its attributes, and of each other trial `trial` and `share`."""
+    """Return a corrected score for JSON: its attributes without the errors of differences.
+
+    Of each other trial it has `trial` and `share`.
+    """
     others = [{"trial": number, "share": share} for number, share in score.others]
-    return {**asdict(score), "others": others, "history": [asdict(each) for each in score.history]}
+    table = {**asdict(score), "others": others, "history": [asdict(each) for each in score.history]}
+    del table["difference_errors"]
+    return table
 
 
 def describe_correction(score: CorrectedScore, *, said: bool = False) -> str:

@@ -14,19 +14,22 @@ __all__ = ["explain_null_result", "list_leaders"]
 MOST = 5  # leaders
 
 
-def list_leaders(results: Results, noise: float) -> tuple[TrialRow, ...]:
+def list_leaders(results: Results, noise: float, chosen: TrialRow | None = None) -> tuple[TrialRow, ...]:
     """Return the best trials that the noise cannot tell apart: those within it of the best; at most five.
 
     Args:
         results: of the study.
         noise: standard error of a value.
+        chosen: the trial that is exported, which is a leader in any case.
     """
     best = results.best
     if best is None or best.value is None:
         return ()
     sign = results.signs[0]
-    near = [row for row in results.ranked if sign * ((row.value or 0.0) - best.value) <= noise]
-    return tuple(near[:MOST])
+    near = [row for row in results.ranked if sign * ((row.value or 0.0) - best.value) <= noise][:MOST]
+    if chosen is None or chosen.number in [row.number for row in near]:
+        return tuple(near)
+    return (*near[: MOST - 1], chosen)
 
 
 def explain_null_result(results: Results) -> str | None:

@@ -15,6 +15,7 @@ from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.data.sample_scores import SampleTable, read_sample_scores
 from hpo.report.stats.candidates import Candidates, count_samples, make_candidates
 from hpo.report.stats.metric_range import metric_range
+from hpo.report.stats.pairwise import paired_errors
 from hpo.report.stats.selection_bias import QUANTILE, score_interval
 from hpo.study import Study
 
@@ -66,6 +67,7 @@ def correct_selection(table: SampleTable, results: Results) -> CorrectedScore | 
         samples=samples,
         fits=len(fits),
         history=(*_history(candidates), BestSoFar(trials, best.value, corrected)),
+        difference_errors=paired_errors(table, results, best.number),
     )
 
 

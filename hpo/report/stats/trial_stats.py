@@ -78,12 +78,20 @@ def standard_error(results: Results) -> float | None:
     return outlook.binomial_error(best.value, count)
 
 
-def difference_error(results: Results) -> float | None:
-    """Return the standard error by which two trials are told apart; None as of `standard_error`.
+def difference_error(results: Results, row: TrialRow | None = None) -> float | None:
+    """Return the standard error by which a trial is told from the best; None as of `standard_error`.
 
-    That of one trial where all have the same validation samples, for what is hard in these is hard for all; where each
-    has a split of its own, that of the difference of two independent scores.
+    Where both have sample scores it is that of their difference, sample by sample. Else it is that of one trial where
+    all have the same validation samples, for what is hard in these is hard for all; where each has a split of its own,
+    that of the difference of two independent scores.
+
+    Args:
+        results: of the study.
+        row: the trial; None for any.
     """
+    paired = results.corrected.difference_errors if results.corrected is not None else {}
+    if row is not None and (known := paired.get(row.number)):  # of 0 the samples that are kept are too few
+        return known
     error = standard_error(results)
     return error if error is None or results.definition.shares_validation else math.sqrt(2) * error
 
