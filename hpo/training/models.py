@@ -205,8 +205,8 @@ def _check_state(model: nn.Module, name: str) -> None:
     for key, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise ConfigError(
-                f"model '{name}': its state has {key}, which is no tensor but {type(value).__name__}; a file of weights "
-                "holds tensors alone, so keep it in a buffer"
+                f"model '{name}': its state has {key}, which is no tensor but {type(value).__name__}; a file of "
+                "weights holds tensors alone, so keep it in a buffer"
             )
         if value.layout != torch.strided:
             raise ConfigError(
