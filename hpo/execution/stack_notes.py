@@ -25,7 +25,7 @@ class StackNotes(Callback):
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._known: dict[str, StackNote] | None = None
+        self._known: dict[str, StackNote] = {}
 
     def on_epoch(self, member: Member, metrics: Metrics) -> None:  # noqa: ARG002
         """Note the size of a stack, or why there is none, after the first epoch of an attempt."""
@@ -36,19 +36,31 @@ class StackNotes(Callback):
         """Note why a configuration is trained alone, or that it can be stacked."""
         self._note(config, 1, why)
 
-    def _note(self, config: TrialConfig, at_once: int, why: str | None) -> None:
+    def note_delay(self, config: TrialConfig, why: str) -> None:
+        """Note why a configuration is trained alone before it has been checked, unless a worker has found out more."""
+        self._note(config, 1, why, only_first=True)
+
+    def _note(self, config: TrialConfig, at_once: int, why: str | None, *, only_first: bool = False) -> None:
         if not is_measured(config):
             return
-        if self._known is None:
-            self._known = {each.key: each for each in read_stack_notes(self._study)}
         note = StackNote.of(str(config.model), shape_values(config), at_once, why)
-        before = self._known.get(note.key)
-        if before is not None and before.at_once >= note.at_once and before.why == note.why:
+        if self._says(note, only_first=only_first):
+            return
+        # Others write notes too, and a new one is rare.
+        self._known |= {each.key: each for each in read_stack_notes(self._study)}
+        if self._says(note, only_first=only_first):
             return
         if why is not None:
             log.info("model %s is trained one at a time: %s", note.model, why)
-        if write_stack_note(self._study, note, len(self._known)):
-            self._known[note.key] = note
+        write_stack_note(self._study, note, len(self._known))
+        self._known[note.key] = note
+
+    def _says(self, note: StackNote, *, only_first: bool) -> bool:
+        """Return whether what is known says as much as a note."""
+        before = self._known.get(note.key)
+        if before is None:
+            return False
+        return only_first or (before.at_once >= note.at_once and before.why == note.why)
 
 
 def shape_values(config: TrialConfig) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -14,8 +15,10 @@ from optuna.trial import TrialState
 
 import hpo
 from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
 from hpo.execution.deaths import MAX_DEATHS
+from hpo.execution.stack_notes import StackNotes
 from hpo.execution.worker import cores_per_worker
 from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
@@ -109,6 +112,25 @@ def test_a_bug_fails_its_trial_with_its_message_and_too_many_stop_the_worker(tmp
     assert [t.number for t in failed] == [0, 1, 2, 3, 4]
     assert failed[0].user_attrs["failure"] == "error"
     assert "no such layer" in failed[0].user_attrs["message"]
+
+
+def test_a_worker_that_puts_a_check_off_leaves_what_another_has_found(tmp_path: Path) -> None:
+    @hpo.model("noted", uses=["width"])
+    def noted(config: Any, shape: Any, classes: int) -> Any:
+        raise NotImplementedError
+
+    small_npz(tmp_path / "small.npz")
+    study = make_other(tmp_path, "noted", {"model": "noted", "width": [4, 8]}, trials=4)
+    late, early = StackNotes(study), StackNotes(study)
+    configs = [TrialConfig(model="noted", width=width) for width in (4, 8)]
+    late.note_delay(configs[0], "the time is up")  # so that it has read what others have noted
+    member: Any = SimpleNamespace(config=configs[1], stack=2, alone=None, history=[{}], resumed_from=0)
+    early.on_epoch(member, {})
+    late.note_delay(configs[1], "the time is up")
+    assert {note.at_once: note.why for note in read_stack_notes(study)} == {1: "the time is up", 2: None}
+    early.note_check(configs[0], None)  # which says more than that the check was put off
+    late.note_delay(configs[0], "the time is up")
+    assert all(note.why is None for note in read_stack_notes(study))
 
 
 def test_a_model_that_fails_takes_no_other_out_of_the_cohort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
