@@ -68,6 +68,7 @@ class StackRun:
         self._settings = settings
         self._files = files
         self._groups = _group_by_run(members, self._data)
+        self._streams = {id(part): stream for stream, part in enumerate({id(each): each for each in data}.values())}
         longest = [longest for longest, _ in self._groups.values()]
         self._learner = self._make_learner(
             longest, stacked=any(is_stacked(each.learner) for each in checkpoints.values())
@@ -113,13 +114,11 @@ class StackRun:
 
     def _make_learner(self, members: Sequence[Member], *, stacked: bool) -> Learner:
         """Return the learner of the members that have a model; see `make_learner`."""
-        parts = self._parts(members)
-        streams = {id(part): stream for stream, part in enumerate(parts)}
-        feeds = None
+        parts, feeds = self._parts(members), None
         if len(parts) > 1:
             size = members[0].config.batch_size
             data = [self._data[member.number] for member in members]
-            feeds = [Feed(streams[id(each)], each.last_batch(size)) for each in data]
+            feeds = [Feed(self._streams[id(each)], each.last_batch(size)) for each in data]
         record_steps = self._settings.record_steps
         return make_learner(members, parts[0], record_steps=record_steps, stacked=stacked, feeds=feeds)
 
@@ -202,7 +201,8 @@ class StackRun:
 
     def _parts(self, members: Sequence[Member]) -> list[Data]:
         """Return the data that members see, each once, in the order of their streams."""
-        return list({id(self._data[member.number]): self._data[member.number] for member in members}.values())
+        found = {id(self._data[member.number]): self._data[member.number] for member in members}
+        return sorted(found.values(), key=lambda part: self._streams[id(part)])
 
     def _skip_steps(self, batches: Iterator[TrainBatch | JointBatch], steps: int) -> bool:
         """Go on by so many steps to where a checkpoint was taken; return false when asked to stop before."""

@@ -171,6 +171,18 @@ def test_members_that_leave_take_their_batches_along():
     assert_close(found[3], alone(configs[3:4], data[3])[0], 1e-9)
 
 
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("leave", [{"_0": 1}, {"_2": 1}, {"_0": 1, "_1": 2}, {"_1": 1, "_3": 2}, {"_0": 1, "_4": 2}])
+def test_members_that_share_their_batches_keep_them_when_others_leave(leave):
+    seeds = (0, 1, 0, 2, 1)
+    parts = {seed: doubled(rows(config(seed=seed))) for seed in set(seeds)}
+    configs = [config(epochs=4, seed=seed, learning_rate=0.01 * (i + 1)) for i, seed in enumerate(seeds)]
+    found = train(configs, [parts[seed] for seed in seeds], TrainSettings(callbacks=[Prunes(**leave)]))
+    for number, (each, seed) in enumerate(zip(found, seeds, strict=True)):
+        if f"_{number}" not in leave:
+            assert_close(each, alone(configs[number : number + 1], parts[seed])[0], 1e-9)
+
+
 @pytest.mark.parametrize(
     ("more", "answers"),
     [
