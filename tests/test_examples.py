@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from hpo.config import registry
+from hpo.execution.evaluate import plan_evaluations
 from hpo.integrations.lightning import TrialCallback
 from hpo.study import Study, StudyStorage
 from hpo.study.input.study_file import read_study
@@ -73,6 +74,10 @@ def test_it_runs(name: str, folder: Path) -> None:
     check(study, folder / f"{name}.toml")
     if name == "stacked_loop":
         assert [note.at_once for note in read_stack_notes(study)] == [4, 4]  # half of the trials of each width
+        (evaluation,) = plan_evaluations(study, top=1, seeds=1)
+        make_worker(evaluation).run()
+        assert [trial.state.name for trial in evaluation.trials()] == ["COMPLETE"] * 2
+        assert all(trial.user_attrs["test_accuracy"] > 0.8 for trial in evaluation.trials())
 
 
 def test_a_lightning_trial_goes_on_from_lightnings_own_checkpoint(

@@ -61,7 +61,7 @@ class LoopRun:
         suggestions: answers to what the loop asks for beside its configuration.
         started_at: when the trial began.
         user_attrs: the trial's attributes.
-        peers: the runs that one call of the loop trains, this one first.
+        peers: the runs that one call of the loop trains, this one among them.
         schedules: of its optimizers, which an epoch may change.
     """
 
@@ -85,6 +85,7 @@ class LoopRun:
         self._objectives = tuple(settings.objectives) or (settings.monitor or "value",)
         self._required = [entry.name for entry in settings.metrics if entry.name not in COST_METRICS]
         self.peers: Sequence[LoopRun] = (self,)
+        self._result: TrainResult | None = None
         self.schedules: list[LoopSchedule] = []
         self._model: nn.Module | None = None
         self._read_weights: Callable[[], Weights] | None = None
@@ -101,6 +102,7 @@ class LoopRun:
         member.history = checkpoint.history
         member.best_epoch, member.best_weights = checkpoint.best_epoch, checkpoint.best_weights
         member.resumed_from, member.seconds = len(checkpoint.history), checkpoint.seconds
+        member.resumable = True  # from the same checkpoint, as a worker may find that it was to pause there
         self._seconds_before = checkpoint.seconds
 
     @property
@@ -109,11 +111,20 @@ class LoopRun:
         return self.member.stopped is not None
 
     def should_stop(self) -> bool:
-        """Return whether the loop should return; a stop on request marks the trial, whose next epoch is incomplete."""
-        self._asks = True
-        if not self.stopped and self._settings.should_stop():
-            self.member.stop("interrupted")
-        return self.stopped
+        """Return whether the loop should return, which trains others as long as one of them goes on.
+
+        A stop on request marks the trials, whose next epoch is incomplete.
+        """
+        for run in self.peers:
+            run._asks = True
+        if not self._all_stopped and self._settings.should_stop():
+            for run in self.peers:
+                run.member.stop("interrupted")
+        return self._all_stopped
+
+    @property
+    def _all_stopped(self) -> bool:
+        return all(run.stopped for run in self.peers)
 
     def should_prune(self) -> bool:
         """Return whether the loop should return; one that does is pruned as one that raises `optuna.TrialPruned`."""
@@ -275,17 +286,18 @@ class LoopRun:
         for run in self.peers:
             for callback in self._settings.callbacks:
                 callback.on_start(run.member)
-        self.peers = [run for run in self.peers if not run.stopped or run is self]
-        if not all(run.stopped for run in self.peers):
+        if not self._all_stopped:
             self._call()
-        return [run._end() for run in self.peers]
+        return [run.end() for run in self.peers]
 
-    def _end(self) -> TrainResult:
-        self.member.stop("completed")
-        result = TrainResult.of(self.member, self._model)
-        for callback in self._settings.callbacks:
-            callback.on_end(self.member, result)
-        return result
+    def end(self) -> TrainResult:
+        """End the trial, which may be before its peers, and hand on its result once."""
+        if self._result is None:
+            self.member.stop("completed")
+            self._result, self._read_weights = TrainResult.of(self.member, self._model), None
+            for callback in self._settings.callbacks:
+                callback.on_end(self.member, self._result)
+        return self._result
 
     def _call(self) -> None:
         """Call the user's function, and take what it returns."""
@@ -378,7 +390,8 @@ def run_loop(trials: Sequence[LoopTrial], settings: TrainSettings) -> list[Train
             folder = Path(temporary) / str(trial.number) if trial.file is None else trial.file.folder
             member, link = Member(trial.config, trial.number), trial.link or TrialLink()
             runs.append(LoopRun(member, trial.data, settings, trial.file, trial.checkpoint, folder, link))
-        runs[0].peers = runs
+        for run in runs:
+            run.peers = runs
         return runs[0].train()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +17,6 @@ from hpo.errors import CheckpointError, RunError
 from hpo.training.data import epoch_seed
 from hpo.training.device import send_numbers
 from hpo.training.member import State, Weights
-from hpo.training.models import parameter_count
 from hpo.training.optimizers import has_layer_rates
 from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
@@ -58,7 +59,7 @@ class Stack:
         self._states: dict[int, State | None] = {id(trial): self._run(trial).state for trial in trials}
         for trial in trials:
             run = self._run(trial)
-            run.member.parameter_count = parameter_count(self._modules[id(trial)])
+            run.keep(self._modules[id(trial)])
             run.member.resumable = run.file is not None
         self._shape: tuple[int, ...] | None = None
         self._steps: int | None = None  # of an epoch, where rates follow schedules
@@ -77,6 +78,11 @@ class Stack:
     def configs(self) -> list[TrialConfig]:
         """The configurations of the trials in training."""
         return [trial.config for trial in self.trials]
+
+    @property
+    def should_stop(self) -> bool:
+        """True when the loop should return: no trial is in training any more, or the worker is to stop."""
+        return all(trial.should_stop for trial in self.trials)
 
     def epochs(self, steps: int | None = None) -> Iterator[int]:
         """Yield the epochs from 1, or from the one after the last checkpoint, while any trial is in training.
@@ -99,13 +105,13 @@ class Stack:
             self.trials = [
                 each for each in self.trials if each.epoch < each.config.epochs and not self._run(each).stopped
             ]
-            stopping = any(trial.should_stop for trial in self.trials)
-            for trial in self.trials:
-                if trial.epoch > self._run(trial).saved and (stopping or trial.checkpoint_due):
-                    trial.save(self._state(trial))
-                if stopping:  # all of them
-                    self._run(trial).member.stop("interrupted")
-            if not self.trials or stopping:
+            stopping = self.should_stop
+            # Together, so that a later attempt finds all of them at one epoch.
+            if stopping or any(trial.checkpoint_due for trial in self.trials):
+                for trial in self.trials:
+                    if trial.epoch > self._run(trial).saved:
+                        trial.save(self._state(trial))
+            if stopping:
                 return
             epoch = self.trials[0].epoch + 1
             seed = epoch_seed(self.trials[0].config.seed_of_order, epoch)
@@ -118,10 +124,26 @@ class Stack:
                     raise RunError(
                         f"objective '{trial.config.model}': epoch {epoch} has no report of trial {trial.number}"
                     )
-                if self._run(trial).member.stopped == "paused":
-                    trial.save(self._state(trial))
+            self._end_stopped()
 
-    def step(self, x: Tensor, y: Tensor, loss: Loss, rates: Sequence[float] | None = None) -> Tensor:
+    def _end_stopped(self) -> None:
+        """End the trials that leave, so that pruners, samplers and other workers know of them."""
+        for trial in self.trials:
+            run = self._run(trial)
+            if run.member.stopped == "paused":
+                trial.save(self._state(trial))
+            if run.stopped and run.member.stopped != "interrupted":
+                run.end()
+
+    def step(
+        self,
+        x: Tensor,
+        y: Tensor,
+        loss: Loss,
+        rates: Sequence[float] | None = None,
+        *,
+        own: bool | None = None,
+    ) -> Tensor:
         """Do one optimizer step of every trial on a batch; return the loss of each before it, (trials,).
 
         Optimizers and their settings are those of each configuration: `optimizer`, `learning_rate`, `momentum`,
@@ -133,22 +155,27 @@ class Stack:
             loss: `(outputs, y) -> mean loss` of one model, such as `torch.nn.functional.cross_entropy`.
             rates: learning rates of this step; by default each configuration's `learning_rate`, or what its schedule
                 makes of that where `epochs` was given the number of steps.
+            own: of the first batch, whether it is the trials' own; by default as its shape shows.
+
+        Raises:
+            RunError: the numbers of rates and trials differ; or `own` is not given, and the shape may mean either.
         """
         losses = torch.empty(len(self.trials), device=y.device)
-        own = self._scheduled_rates() if rates is None else rates
-        if len(own) != len(self.trials):
+        given = self._scheduled_rates() if rates is None else rates
+        if len(given) != len(self.trials):
             name = self.trials[0].config.model
             raise RunError(
-                f"objective '{name}': stack.step has {len(own)} rates for {len(self.trials)} trials; give one for each"
+                f"objective '{name}': stack.step has {len(given)} rates for {len(self.trials)} trials; give one for "
+                "each"
             )
         if self._shape is None:
-            self._begin_shape(x[0] if self._has_own_batches(x, y) else x)
+            self._begin_shape(x[0] if self._has_own_batches(x, y, loss, own) else x)
         assert self._shape is not None
         several = len(self._shape) < x.ndim - 1
         for group, places in self._placed():
             index = send_numbers(places, torch.int64, x.device)
             part, labels = (x[index], y[index]) if several else (x, y)
-            losses[index] = group.step(part, labels, loss, [own[place] for place in places], several=several)
+            losses[index] = group.step(part, labels, loss, [given[place] for place in places], several=several)
         return losses
 
     def _scheduled_rates(self) -> list[float]:
@@ -227,17 +254,22 @@ class Stack:
 
     # Groups of equal shapes.
 
-    def _has_own_batches(self, x: Tensor, y: Tensor) -> bool:
-        """Return whether a first batch is the trials' own, (trials, n, …): whether their models take its samples so.
-
-        Where a model takes them both ways, the labels decide: those of a batch for all are as many as its samples.
-        """
+    def _has_own_batches(self, x: Tensor, y: Tensor, loss: Loss, own: bool | None) -> bool:
+        """Return whether a first batch is the trials' own, (trials, n, …): whether models and loss take it so."""
+        if own is not None:
+            return own
         if x.ndim < 3 or len(x) != len(self.trials) or x.shape[:2] != y.shape[:2]:
             return False
         module = deepcopy(self._modules[id(self.trials[0])]).to(x.device).eval()
         with torch.no_grad(), contain_user_code():
-            shapes = [_outputs_shape(module, each) for each in (x, x[0])]
-        return shapes[1] is not None and (shapes[0] is None or len(shapes[0]) != 2)
+            shared, each = _takes(module, loss, x, y), _takes(module, loss, x[0], y[0])
+        if shared and each and len(self.trials) > 1:
+            name, shape = self.trials[0].config.model, tuple(x.shape)
+            raise RunError(
+                f"objective '{name}': stack.step: samples {shape} of {len(x)} trials may be one batch of sequences, or "
+                "a batch of each trial's own; say own=False or own=True"
+            )
+        return each
 
     def _begin_shape(self, x: Tensor) -> None:
         """Take the shape of a sample from samples (n, …), and build the groups."""
@@ -319,13 +351,36 @@ def _vary(module: nn.Module) -> nn.Module:
     return copy
 
 
-def _outputs_shape(module: nn.Module, x: Tensor) -> torch.Size | None:
-    """Return the shape of a module's outputs; None where it cannot take such samples."""
+def _takes(module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
+    """Return whether a module and a loss take such a batch."""
     try:
-        outputs = module(x)
-    except Exception:  # a model of the user's can raise anything
-        return None
-    return outputs.shape if isinstance(outputs, Tensor) else None
+        return loss(module(x), y).ndim == 0
+    except Exception:  # a model or a loss of the user's can raise anything
+        return False
+
+
+def _refuse_configs(configs: Sequence[TrialConfig]) -> None:
+    """Refuse what a step of a stack cannot do."""
+    name = configs[0].model
+    if any(config.optimizer == "lbfgs" for config in configs):
+        raise RunError(
+            f"objective '{name}': trial.stack has no optimizer lbfgs, which computes a batch several times; take "
+            "another one, or write a loop of one trial"
+        )
+    if any(compute_type(config) == torch.float16 for config in configs):
+        raise RunError(
+            f"objective '{name}': trial.stack does not scale losses, as precision float16 needs; take bfloat16, or "
+            "write a loop of one trial"
+        )
+
+
+def _loss_key(loss: object) -> Hashable:
+    """Return what is equal for losses that compute the same of other numbers: a function's code, or a class."""
+    if isinstance(loss, partial):
+        return partial, _loss_key(loss.func), tuple(sorted(loss.keywords)), len(loss.args)
+    if isinstance(loss, FunctionType | MethodType):
+        return loss.__code__
+    return id(loss) if isinstance(loss, BuiltinFunctionType) else (type(loss).__module__, type(loss).__qualname__)
 
 
 class _Group:
@@ -343,6 +398,7 @@ class _Group:
         self.trials = list(trials)
         self._names = [list(module.state_dict()) for module in modules]
         configs = [trial.config for trial in trials]
+        _refuse_configs(configs)
         self.noise_keys = [noise_key(config) for config in configs]
         made = SerialModules if alone else StackedModules
         by_layer = any(map(has_layer_rates, configs))
@@ -357,7 +413,7 @@ class _Group:
                 "averages"
             )
         self._gradients = [torch.empty_like(each) for each in self.stack.parameters]
-        self._joint: dict[Loss, bool] = {}
+        self._joint: dict[Hashable, bool] = {}  # by what a loss computes: a lambda is a new function at every step
 
     def step(self, x: Tensor, y: Tensor, loss: Loss, rates: Sequence[float], *, several: bool) -> Tensor:
         outputs = self.stack.forward(x.flatten(2 if several else 1), train=True).mT.clone().requires_grad_()
@@ -391,16 +447,17 @@ class _Group:
 
     def _losses(self, outputs: Tensor, y: Tensor, loss: Loss, *, several: bool) -> Tensor:
         """Return each member's loss; at once, where the first time shows that this gives the same."""
-        if self._joint.get(loss, True):
+        key = _loss_key(loss)
+        if self._joint.get(key, True):
             try:
                 joint: Tensor = vmap(loss, (0, 0 if several else None), randomness="error")(outputs, y)
-                if loss in self._joint:
+                if key in self._joint:
                     return joint
             except Exception:  # what vmap has no rule for
-                self._joint[loss] = False
+                self._joint[key] = False
         alone = torch.stack([loss(each, y[index] if several else y) for index, each in enumerate(outputs)])
-        if loss not in self._joint:
-            self._joint[loss] = joint.shape == alone.shape and torch.allclose(joint, alone, rtol=1e-5, atol=1e-7)
+        if key not in self._joint:
+            self._joint[key] = joint.shape == alone.shape and torch.allclose(joint, alone, rtol=1e-5, atol=1e-7)
         return alone
 
     def _index(self, trial: Trial) -> int:

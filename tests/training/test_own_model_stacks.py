@@ -210,7 +210,7 @@ def test_trials_of_a_loop_are_pruned_and_go_on_one_by_one(tmp_path):
     specs = [CheckpointSpec(tmp_path / f"{number}.pt", every=0) for number in range(3)]
     pruned = train(configs, on, TrainSettings(callbacks=[Prunes(_1=2)]))
     assert [len(each.history) for each in pruned] == [4, 2, 4]
-    stopped = train(configs, on, TrainSettings(should_stop=stop_after(7)), checkpoints=specs)
+    stopped = train(configs, on, TrainSettings(should_stop=stop_after(2)), checkpoints=specs)
     assert {each.status for each in stopped} == {"interrupted"}
     again = train(configs, on, checkpoints=[replace(spec, resume=True) for spec in specs])
     assert [bits(each) for each in again] == [bits(each) for each in train(configs, on)]

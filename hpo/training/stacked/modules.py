@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from hpo.training.optimizers import weight_layers
 from hpo.training.stacked.member_functions import Draws, Members, Share, member_functions
-from hpo.training.stacked.noise import Noise
+from hpo.training.stacked.noise import Noise, keep_generators
 from hpo.training.stacked.structure import share_name
 
 __all__ = ["SerialModules", "StackedModules", "is_normalised"]
@@ -220,16 +220,24 @@ class SerialModules(StackedModules):
         self._members = [module.to(device) for module in modules]
 
     def _compute(self, samples: Tensor, *, own: bool) -> Tensor:
-        outputs = []
-        for index, module in enumerate(self._members):
-            module.train(self._template.training)
-            tensors = {name: leaf[index] for name, leaf in self._leaves.items()}
-            tensors |= {name: buffer[index] for name, buffer in self._buffers.items()}
-            outputs.append(functional_call(module, tensors, (samples[index] if own else samples,)))
-            for name, before in self._buffers.items():
-                if tensors[name] is not before:
-                    before[index].copy_(tensors[name].detach())
+        training, outputs = self._template.training, []
+        seeds = self.noise.next_seeds() if training else []
+        with keep_generators(samples.device):
+            for index, module in enumerate(self._members):
+                if training:  # whoever else is in the stack, a member draws the same
+                    torch.manual_seed(seeds[index])
+                outputs.append(self._compute_alone(index, module, samples[index] if own else samples))
         return torch.stack(outputs)
+
+    def _compute_alone(self, index: int, module: nn.Module, samples: Tensor) -> Tensor:
+        module.train(self._template.training)
+        tensors = {name: leaf[index] for name, leaf in self._leaves.items()}
+        tensors |= {name: buffer[index] for name, buffer in self._buffers.items()}
+        outputs: Tensor = functional_call(module, tensors, (samples,))
+        for name, before in self._buffers.items():
+            if tensors[name] is not before:
+                before[index].copy_(tensors[name].detach())
+        return outputs
 
 
 def _find_places(module: nn.Module, groups: Sequence[Sequence[nn.Parameter]]) -> dict[str, Place]:

@@ -1,0 +1,220 @@
+"""Loops that train several trials: each ends where it leaves, and none depends on who else is in the stack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import hpo
+from hpo.config import registry
+from hpo.config.trial_config import TrialConfig
+from hpo.errors import RunError
+from hpo.training.callbacks import Callback
+from hpo.training.checkpoint import CheckpointSpec
+from hpo.training.custom_loop import Trial
+from hpo.training.loop import train
+from hpo.training.member import TrainResult
+from hpo.training.settings import TrainSettings
+from tests.training.resumable import config, data, stop_after
+from tests.training.test_stacked import Prunes
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+RATES = (0.1, 0.03, 0.01)
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@pytest.fixture(autouse=True)
+def _models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+
+
+def plain(_: TrialConfig) -> nn.Module:
+    return nn.Linear(8, 3)
+
+
+def register(
+    build: Callable[[TrialConfig], nn.Module] = plain,
+    loss: Callable[[], Loss] = lambda: F.cross_entropy,
+    *,
+    asks: bool = False,
+    uses: tuple[str, ...] = (),
+) -> None:
+    """Register a loop of a stack; where it asks, it returns once it should stop, also in the midst of an epoch."""
+
+    @hpo.training_loop("stacking", uses=["epochs", "learning_rate", "batch_size", *uses], stack=True)
+    def stacking(trial: hpo.Trial) -> None:
+        stack = trial.stack(build)
+        for epoch in stack.epochs():
+            for x, y in trial.data.batches(32, epoch):
+                if asks and trial.should_stop:
+                    return
+                losses = stack.step(x, y, loss())
+            stack.report(val_loss=losses, val_accuracy=[0.5] * len(stack))
+
+
+def configs(epochs: int = 4, **given: Any) -> list[TrialConfig]:
+    return [config(model="stacking", widths=None, epochs=epochs, learning_rate=rate, **given) for rate in RATES]
+
+
+def run(made: list[TrialConfig], specs: Any = None, **settings: Any) -> list[TrainResult]:
+    return train(made, data(made[0]), TrainSettings(**settings), specs)
+
+
+def losses(result: TrainResult) -> list[float]:
+    return [row["val_loss"] for row in result.history]
+
+
+def test_a_loop_that_asks_if_it_should_stop_goes_on_for_those_that_train() -> None:
+    register(asks=True)
+    found = run(configs(), callbacks=[Prunes(_0=2)])
+    assert [(each.status, len(each.history)) for each in found] == [("pruned", 2), ("completed", 4), ("completed", 4)]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("after", [3, 12])
+def test_a_stop_on_request_interrupts_all_and_completes_none(after: int, asks: bool) -> None:
+    register(asks=asks)
+    questions: list[int] = []
+
+    def stop() -> bool:
+        questions.append(1)
+        return len(questions) > (after if asks else after // 5)
+
+    found = run(configs(), should_stop=stop)
+    assert {each.status for each in found} == {"interrupted"}
+
+
+def test_a_trial_is_told_as_it_leaves_and_not_when_the_last_one_ends() -> None:
+    register()
+    made = configs()
+    made[2] = made[2].model_copy(update={"epochs": 3})
+    prunes = Prunes(_0=1)
+    found = run(made, callbacks=[prunes])
+    assert [len(each.history) for each in found] == [1, 4, 3]
+    assert prunes.told.index((0, "pruned")) < prunes.told.index((1, 2))
+    assert prunes.told.index((2, "completed")) < prunes.told.index((1, 4))
+    assert [number for number, what in prunes.told if isinstance(what, str)] == [0, 2, 1]  # each once
+
+
+def test_a_trial_that_is_stopped_before_it_begins_has_a_result_too() -> None:
+    class Stops(Callback):
+        def on_start(self, member: Any) -> None:
+            if member.number == 1:
+                member.stop("pruned")
+
+    register()
+    found = run(configs(), callbacks=[Stops()])
+    assert [(each.status, len(each.history)) for each in found] == [("completed", 4), ("pruned", 0), ("completed", 4)]
+
+
+def test_a_loss_that_is_made_anew_at_each_step_is_compared_once() -> None:
+    calls: list[int] = []
+
+    def make() -> Loss:
+        share = 0.1
+
+        def loss(outputs: Tensor, y: Tensor) -> Tensor:
+            calls.append(1)
+            return F.cross_entropy(outputs, y, label_smoothing=share)
+
+        return loss
+
+    register(loss=make)
+    run(configs())
+    assert len(calls) == 4 * 5 + 3  # once for all at each of five steps, and at the first for each alone
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"optimizer": "lbfgs"}, "has no optimizer lbfgs"), ({"precision": "float16"}, "does not scale losses")],
+)
+def test_what_a_stack_cannot_step_is_refused_in_one_line(given: dict[str, Any], words: str) -> None:
+    register(uses=tuple(given))
+    with pytest.raises(RunError, match=words) as caught:
+        run(configs(**given))
+    assert "\n" not in str(caught.value)
+
+
+def test_models_that_are_computed_one_by_one_draw_the_same_whoever_else_trains() -> None:
+    register(lambda _: nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.RReLU(), nn.Linear(8, 3)))
+    whole, left = run(configs()), run(configs(), callbacks=[Prunes(_0=1)])
+    assert losses(left[1]) == losses(whole[1])
+    assert losses(left[2]) == losses(whole[2])
+
+
+def test_the_checkpoints_of_a_stack_are_of_one_epoch(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    register()
+    monkeypatch.setattr(
+        Trial, "checkpoint_due", property(lambda trial: trial.config.learning_rate == RATES[1] and trial.epoch == 2)
+    )
+    saved: list[tuple[float, int]] = []
+    save = Trial.save
+
+    def record(trial: Trial, state: Any) -> None:
+        saved.append((trial.config.learning_rate, trial.epoch))
+        save(trial, state)
+
+    monkeypatch.setattr(Trial, "save", record)
+    run(configs(), [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(3)])
+    assert saved == [(rate, 2) for rate in RATES]
+
+
+def test_a_trial_with_a_checkpoint_may_pause_before_it_goes_on(tmp_path: Any) -> None:
+    class Pauses(Callback):
+        def on_start(self, member: Any) -> None:
+            assert member.resumable
+            if member.number == 0:
+                member.stop("paused")
+
+    register()
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt", every=0) for number in range(3)]
+    stopped = run(configs(), specs, should_stop=stop_after(3))
+    found = run(configs(), [replace(spec, resume=True) for spec in specs], callbacks=[Pauses()])
+    assert [(each.status, len(each.history)) for each in found] == [
+        ("paused", len(stopped[0].history)),
+        ("completed", 4),
+        ("completed", 4),
+    ]
+
+
+def of_positions(outputs: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.flatten(0, 1), y.flatten())
+
+
+def of_any(outputs: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(outputs.reshape(-1, 3), y.reshape(-1))
+
+
+@pytest.mark.parametrize(
+    ("loss", "own", "losses_differ"),
+    [(of_positions, None, False), (F.cross_entropy, None, True), (of_any, False, False), (of_any, True, True)],
+)
+def test_as_many_sequences_as_trials_are_told_from_batches_of_their_own(
+    loss: Loss, own: bool | None, losses_differ: bool
+) -> None:
+    found = run_sequences(loss, own)
+    assert len({losses(each)[0] for each in found}) == (3 if losses_differ else 1)
+
+
+def test_where_they_cannot_be_told_apart_the_loop_must_say_it() -> None:
+    with pytest.raises(RunError, match="one batch of sequences, or a batch of each trial's own; say own=False"):
+        run_sequences(of_any, None)
+
+
+def run_sequences(loss: Loss, own: bool | None) -> list[TrainResult]:
+    """Train equal trials on as many samples of five rows, with a label for each row."""
+
+    @hpo.training_loop("sequences", uses=["epochs", "learning_rate"], stack=True)
+    def sequences(trial: hpo.Trial) -> None:
+        x, y = torch.randn(3, 5, 8), torch.randint(3, (3, 5))
+        stack = trial.stack(lambda _: nn.Linear(8, 3))
+        for _ in stack.epochs():
+            stack.report(val_loss=stack.step(x, y, loss, own=own), val_accuracy=0.5)
+
+    return run([config(model="sequences", widths=None, epochs=1, learning_rate=0.1, seed=0) for _ in range(3)])
