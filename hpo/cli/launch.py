@@ -233,7 +233,7 @@ def _run(study: Study, options: WorkerOptions, backend: Backend, *, report: bool
             verdict = _conclude(study, options, backend, stop)
     for line in verdict.lines if verdict else ():
         click.echo(f"verdict: {line}")
-    _print_result(study, options.imports, verdict.trial if verdict else None, report=report and not stop())
+    _print_result(study, options.imports, verdict, report=report and not stop())
     if not stop() and (why := explain_no_result(study)):
         raise RunError(why)
     return stop.exit_code
@@ -288,17 +288,17 @@ def _say_repeats(study: Study) -> None:
         say(f"note: {repeats}")
 
 
-def _print_config(study: Study, evaluated: int | None) -> None:
+def _print_config(study: Study, verdict: Verdict | None) -> None:
     """Print the configuration of the best trial from fresh seeds, or else of that which is exported, if any."""
     from hpo.report.data.results import read_results
     from hpo.report.export_config import choose_exported, export_config
 
     results = read_results(study)
-    if results.best is None:
+    if results.best is None or (verdict is not None and verdict.keeps_default):
         return
-    if evaluated is not None:
-        click.echo(f"\nbest from fresh seeds, trial {evaluated}:\n")
-        click.echo(export_config(results, evaluated, "toml"))
+    if verdict is not None and verdict.trial is not None:
+        click.echo(f"\nbest from fresh seeds, trial {verdict.trial}:\n")
+        click.echo(export_config(results, verdict.trial, "toml"))
         return
     choice, count = choose_exported(study, results), len(results.objectives)
     which = "best" if choice.rule == "best" else "chosen among the best,"
@@ -307,16 +307,16 @@ def _print_config(study: Study, evaluated: int | None) -> None:
     click.echo(export_config(results, choice=choice))
 
 
-def _print_result(study: Study, imports: Sequence[str], evaluated: int | None, *, report: bool) -> None:
+def _print_result(study: Study, imports: Sequence[str], verdict: Verdict | None, *, report: bool) -> None:
     """Print the configuration to use, and commands to go on with; write the report if it is asked for.
 
     Args:
         study: the study.
         imports: modules that the commands import.
-        evaluated: the trial that was the best from fresh seeds, if there is one.
+        verdict: on a study that was to end once it has settled.
         report: whether it is written.
     """
-    _print_config(study, evaluated)
+    _print_config(study, verdict)
     if report:
         from hpo.report.study_report import write_report
 

@@ -117,13 +117,11 @@ def unpack_scores(content: object, fit: int, splits: Mapping[str, ValidationSpli
 
 def pack_split(split: ValidationSplit) -> bytes:
     """Return the bytes of a validation split; its digest is kept beside them."""
-    header = {"count": split.count, "shape": split.labels.shape, "type": _label_type(split), "index": True}
-    parts = [split.labels.astype(f"<{header['type']}").tobytes()]
-    if split.index is None:
-        header["index"] = False
-    else:
-        parts.insert(0, _to_bytes(np.diff(split.index, prepend=0).astype(np.uint32), "u4"))
-    return _compress(header, b"".join(parts))
+    header = {"count": split.count, "shape": split.labels.shape, "type": _label_type(split)}
+    header |= {"index": split.index is not None, "groups": split.groups is not None}
+    parts = [] if split.index is None else [_to_bytes(np.diff(split.index, prepend=0).astype(np.uint32), "u4")]
+    parts += [] if split.groups is None else [_to_bytes(split.groups.astype(np.uint32), "u4")]
+    return _compress(header, b"".join([*parts, split.labels.astype(f"<{header['type']}").tobytes()]))
 
 
 def unpack_split(content: object, digest: object) -> ValidationSplit:
@@ -136,15 +134,19 @@ def unpack_split(content: object, digest: object) -> ValidationSplit:
     shape, count, kind = _read_wholes(header.get("shape")), header.get("count"), header.get("type")
     if len(shape) not in (1, 2) or shape.min() < 1 or kind not in ("i4", "u1", "f4") or not isinstance(count, int):
         raise DataError("its header is damaged")
-    samples, index = int(shape[0]), None
+    samples = int(shape[0])
     size = int(shape.prod()) * np.dtype(kind).itemsize
-    if len(body) != size + (4 * samples if header.get("index") else 0):
+    names = [name for name in ("index", "groups") if header.get(name)]
+    if len(body) != size + 4 * samples * len(names):
         raise DataError("it has not as many samples as it says")
-    if header.get("index"):
-        index = _from_bytes(body[: 4 * samples], "u4", (samples,)).astype(np.int64).cumsum()
+    columns = {
+        name: _from_bytes(body[4 * samples * place : 4 * samples * (place + 1)], "u4", (samples,)).astype(np.int64)
+        for place, name in enumerate(names)
+    }
+    index = columns["index"].cumsum() if "index" in columns else None
     labels = np.frombuffer(body[-size:], f"<{kind}").reshape(shape)
     labels = labels.astype(np.int64 if kind == "i4" else kind)
-    found = ValidationSplit.of(labels, index, count)
+    found = ValidationSplit.of(labels, index, count, columns.get("groups"))
     classes = kind == "i4"
     if not samples <= count < MOST_SAMPLES or found.digest != digest or (labels.ndim == 1) != classes:
         raise DataError("its samples are not those of its digest")

@@ -17,14 +17,19 @@ BLOCKS = 30
 def sampling_error(scores: SampleScores, split: ValidationSplit) -> float | None:
     """Return the standard error of the metric of a fit's best epoch; None where it cannot be told.
 
-    By the jackknife over blocks of samples, each left out once (Efron and Tibshirani, "An Introduction to the
-    Bootstrap", 1993), which needs a small part of a bootstrap's work and holds for every metric that is smooth.
+    By the jackknife over blocks of samples, or of whole groups, each left out once (Efron and Tibshirani, "An
+    Introduction to the Bootstrap", 1993), which needs a small part of a bootstrap's work and holds for every smooth
+    metric.
     """
     count = len(split.labels)
-    blocks = min(BLOCKS, count)
+    units, unit = count, np.arange(count)
+    if split.groups is not None:  # which are in a block whole
+        numbers, unit = np.unique(split.groups, return_inverse=True)
+        units = len(numbers)
+    blocks = min(BLOCKS, units)
     if blocks < 2:
         return None
-    member = np.random.default_rng(0).permutation(np.arange(count) % blocks)
+    member = np.random.default_rng(0).permutation(np.arange(units) % blocks)[unit]
     weights = (member != np.arange(blocks)[:, None]).astype(np.float64)
     values = measure(scores.metric, scores.scores[scores.best][None], split, weights)
     if values is None or not np.isfinite(values).all():

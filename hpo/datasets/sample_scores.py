@@ -86,19 +86,21 @@ class ValidationSplit:
             set has validation samples of its own.
         labels: classes (N,) of whole numbers, labels (N, L) of uint8, or targets (N, T) of float32 in their own units.
         count: samples of the split, of which N are kept.
+        groups: the kept samples' groups, as numbers that all splits of a data set share, (N,); None without groups.
     """
 
     digest: str
     index: Array | None
     labels: Array
     count: int
+    groups: Array | None = None
 
     @classmethod
-    def of(cls, labels: Array, index: Array | None, count: int) -> ValidationSplit:
-        """Return the split of these samples, with its digest."""
+    def of(cls, labels: Array, index: Array | None, count: int, groups: Array | None = None) -> ValidationSplit:
+        """Return the split of these samples, with its digest, in which groups have no part."""
         parts = [labels.tobytes(), str(labels.shape).encode(), str(count).encode()]
         parts += [] if index is None else [index.astype(np.int64).tobytes()]
-        return cls(hashlib.sha256(b"|".join(parts)).hexdigest()[:16], index, labels, count)
+        return cls(hashlib.sha256(b"|".join(parts)).hexdigest()[:16], index, labels, count, groups)
 
     @property
     def task(self) -> Task:

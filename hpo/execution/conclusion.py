@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -19,11 +19,13 @@ from hpo.execution.evaluate_function import plan_function_evaluations, refuse_se
 from hpo.execution.objective_function import ObjectiveFunction
 from hpo.report.chapters.verdict import describe_evaluation
 from hpo.report.commands import format_command
+from hpo.report.data.evaluations import EvaluationResults, read_evaluations
 from hpo.report.data.results import read_results
 from hpo.report.export_config import choose_exported
 from hpo.report.format import gain_text, names_text
 from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, EvaluationStats, compare_candidates
 from hpo.report.stats.null_result import explain_null_result, list_leaders
+from hpo.report.stats.selection import read_corrected_results
 from hpo.study import Study
 from hpo.study.definition import SETTLED
 from hpo.study.operations.evaluation_study import MAX_SEEDS
@@ -41,10 +43,12 @@ class Verdict:
     Attributes:
         lines: the verdict in words; none where none is asked for, or the study goes on.
         trial: which was the best from fresh seeds; None where the default configuration was, or none was trained.
+        keeps_default: whether the default configuration was.
     """
 
     lines: tuple[str, ...] = ()
     trial: int | None = None
+    keeps_default: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Conclusion:
         """
         if self.study.budget.until != SETTLED or self.should_stop():
             return Verdict()
-        results = read_results(self.study)
+        results = read_corrected_results(self.study)
         settled = results.settled
         if settled is None:
             if results.remaining_trials:
@@ -79,7 +83,7 @@ class Conclusion:
             last = results.outlooks[-1] if results.outlooks else None
             return Verdict((f"not settled: {explain_unsettled(last, results.definition, results.budget.trials)}",))
         if (null := explain_null_result(results)) is not None:
-            return Verdict((f"nothing was found: {null}",))
+            return Verdict((str(null),))
         chosen = choose_exported(self.study, results).row if results.best is not None else None
         leaders = [row.number for row in list_leaders(results, settled.noise, chosen)]
         noise = gain_text(results.objective.metric, settled.noise)
@@ -88,8 +92,11 @@ class Conclusion:
         tied = f"trials {names_text([*map(str, leaders)])} are tied: they differ by less than the noise, {noise}"
         left = self.study.seconds_left
         if left is None or left <= 0:
-            command = format_command(results, "evaluate", f"--top {len(leaders)}")
-            return Verdict((f"{tied}; compare them from fresh seeds with: {command}",))
+            known = [each for each in read_evaluations(self.study) if each.on_own_data and not each.refit]
+            if any(set(leaders) <= {each.trial for each in one.candidates if each.complete_runs} for one in known):
+                return self._decide(known)
+            command = format_command(results, "launch", "--timeout 10m")
+            return Verdict((f"{tied}; compare them from fresh seeds, for ten minutes, with: {command}",))
         log.info("%s; fresh seeds of them for up to %.0f s", tied, left)
         return self._compare(len(leaders), settled.noise, time.time() + left, tied)
 
@@ -113,14 +120,21 @@ class Conclusion:
         if self.should_stop():
             return Verdict()
         publish_evaluations(self.study)
-        final = [(each, compare_candidates(each)) for each in compared]
-        if best := [stats.best for _, stats in final if stats.best is not None]:
-            lines = [line for each, stats in final for line in describe_evaluation(each, stats)]
-            trial = best[0].candidate.trial
-            return Verdict((*lines, *self._advise(trial)), trial)
+        if (verdict := self._decide(compared)).lines:
+            return verdict
         if not self._ends(deadline):
             check_results(evaluations)
         return Verdict((f"{tied}; no fresh seed of them came to an end in the time that was left",))
+
+    def _decide(self, evaluations: Sequence[EvaluationResults]) -> Verdict:
+        """Return the verdict of evaluations; one without lines before any of their runs is complete."""
+        final = [(each, compare_candidates(each)) for each in evaluations]
+        best = [stats.best.candidate for _, stats in final if stats.best is not None]
+        if not best:
+            return Verdict()
+        lines = [line for each, stats in final for line in describe_evaluation(each, stats)]
+        trial = best[0].trial
+        return Verdict((*lines, *self._advise(trial)), trial, keeps_default=trial is None)
 
     def _advise(self, trial: int | None) -> list[str]:
         """Say how to export the trial that was best from fresh seeds, where the study's own choice is another."""

@@ -274,11 +274,10 @@ def plan_evaluations(
 
 
 def _check_split(data: Dataset, vary: Sequence[Source]) -> None:
-    if "split" in vary and data.validation is not None:
-        raise RequestError(
-            "evaluate --vary: the data have validation samples of their own, so there is no split to vary; use --vary "
-            "order,init,seed"
-        )
+    if "split" not in vary or (data.validation is None and data.times is None):
+        return
+    why = "have validation samples of their own" if data.times is None else "have times, of which the latest validate"
+    raise RequestError(f"evaluate --vary: the data {why}, so there is no split to vary; use --vary order,init,seed")
 
 
 def refer_to_other(study: Study, dataset: object) -> DatasetReference:

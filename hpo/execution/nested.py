@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from hpo.config import registry
 from hpo.datasets import OuterFold, list_outer_folds, load
 from hpo.errors import RequestError, RunError
+from hpo.execution.data_check import check_divisions
 from hpo.execution.evaluate import check_results, publish_evaluations
 from hpo.report.data.nested import refits
 from hpo.report.stats.nested_score import NestedScore, choose_outer, read_scores
 from hpo.study import Study
-from hpo.study.definition import test_metric
+from hpo.study.definition import Definition, test_metric
 from hpo.study.input.compatibility import check_compatible
 from hpo.study.operations.evaluation_study import create_evaluations, evaluation_studies
 from hpo.study.operations.nested_study import count_trials, create_outer_study
@@ -120,7 +121,20 @@ def plan_outer_folds(study: Study, count: int) -> tuple[OuterFold, ...]:
     except RequestError as error:
         assert smallest.outer is not None
         raise type(error)(f"evaluate --outer-folds: without {smallest.outer.name}, {error}") from error
+    if definition.resampling is not None:
+        for fold in folds:
+            _check_inner_folds(definition, fold)
     return folds
+
+
+def _check_inner_folds(definition: Definition, fold: OuterFold) -> None:
+    """Refuse an outer fold without which the study's own folds cannot be made."""
+    rest = definition.dataset.without(fold)
+    assert rest.outer is not None
+    try:
+        check_divisions(definition, load(rest))
+    except RequestError as error:
+        raise type(error)(f"evaluate --outer-folds: without {rest.outer.name}, {error}") from error
 
 
 @dataclass(frozen=True)

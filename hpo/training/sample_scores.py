@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets.row_split import number_groups
 from hpo.datasets.sample_codec import count_samples, number_type
 from hpo.datasets.sample_scores import Kind, ValidationSplit, choose_samples, score_kind
 from hpo.training.data import Data
@@ -96,8 +97,10 @@ class SampleScorer:
 
     def __init__(self, metric: str, kind: Kind, data: Data, labels: Array, kept: int) -> None:
         chosen = choose_samples(len(labels), kept)
-        index = None if data.val_index is None else np.asarray(data.val_index)[chosen]
-        self.split = ValidationSplit.of(labels[chosen], index, len(labels))
+        index, groups = None if data.val_index is None else np.asarray(data.val_index)[chosen], None
+        if index is not None and data.dataset.groups is not None:
+            groups = number_groups(np.asarray(data.dataset.groups), data.name)[index]
+        self.split = ValidationSplit.of(labels[chosen], index, len(labels), groups)
         self._metric, self._kind, self._data = metric, kind, data
         self._chosen = None if len(chosen) == len(labels) else torch.from_numpy(chosen).to(data.device)
         self._y = data.y_val if self._chosen is None else data.y_val[self._chosen]

@@ -63,6 +63,16 @@ def test_a_split_comes_back(task: str, own: bool) -> None:
         np.testing.assert_array_equal(back.index, split.index)
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_its_groups_come_back_and_are_no_part_of_its_digest(own: bool) -> None:
+    split, groups = make_split(), RNG.integers(0, 40, 500)
+    grouped = ValidationSplit.of(split.labels, None if own else split.index, 500, groups)
+    assert own or grouped.digest == split.digest
+    back = unpack_split(pack_split(grouped), grouped.digest)
+    np.testing.assert_array_equal(back.groups, groups)
+    np.testing.assert_array_equal(back.labels, split.labels)
+
+
 @pytest.mark.parametrize(
     ("metric", "task"),
     [

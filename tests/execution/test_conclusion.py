@@ -158,7 +158,7 @@ def test_leaders_that_differ_by_less_than_the_noise_need_no_more_seeds(tied: Stu
 
 def test_where_the_defaults_are_better_the_verdict_says_to_keep_them(tied: Study, clock: Clock) -> None:
     verdict = Conclusion(tied, runner(clock, 1, lambda label, _: 0.95 if label == "defaults" else 0.9)).conclude()
-    assert verdict.trial is None
+    assert (verdict.trial, verdict.keeps_default) == (None, True)
     assert verdict.lines[0].startswith("The default configuration: test accuracy 94.00 %")
     assert verdict.lines[-1].startswith("keep the default configuration")
 
@@ -187,6 +187,14 @@ def test_a_launch_prints_the_configuration_that_was_best_from_fresh_seeds(tmp_pa
     assert f"verdict: export trial {number} with: hpo export small --trial {number}" in done.stdout
 
 
+def test_a_launch_prints_no_configuration_where_the_default_one_is_the_best(tmp_path: Path) -> None:
+    made = settled(tmp_path)
+    Conclusion(made, runner(Clock(), 0, lambda label, _: 0.95 if label == "defaults" else 0.8)).conclude()
+    done = run_hpo("launch", "small", "--workers", "1", "--storage", made.storage.url, cwd=tmp_path)
+    assert "verdict: keep the default configuration" in done.stdout
+    assert "[parameters]" not in done.stdout
+
+
 def test_a_signal_ends_it_without_a_verdict(tied: Study, clock: Clock) -> None:
     signals: list[bool] = []
 
@@ -203,11 +211,17 @@ def test_without_time_the_ties_are_named_with_the_command_that_breaks_them(untim
     made = untimed
     (line,) = Conclusion(made, lambda *_: pytest.fail("nothing is trained")).conclude().lines
     assert "are tied: they differ by less than the noise, 0.30 percentage points" in line
-    assert "hpo evaluate small --top 3" in line
+    assert "hpo launch small --timeout 10m" in line
     made.extend(Budget(trials=60, timeout=HOUR))
     made.start_clock()
     clock.now += HOUR
-    assert "hpo evaluate" in Conclusion(made, lambda *_: pytest.fail("the time is up")).conclude().lines[0]
+    late = Conclusion(made, lambda *_: pytest.fail("the time is up"))
+    assert "hpo launch small" in late.conclude().lines[0]
+    made.start_clock()
+    verdict = Conclusion(made, runner(clock, 1, lambda label, _: 0.9 if label == "defaults" else 0.95)).conclude()
+    clock.now += HOUR
+    assert verdict.trial is not None
+    assert late.conclude() == verdict  # by the seeds that have been trained
 
 
 def test_one_leader_needs_no_seeds_and_a_study_that_goes_on_has_no_verdict(tmp_path: Path, clock: Clock) -> None:
@@ -230,7 +244,7 @@ def test_noise_is_said_to_be_noise(tmp_path: Path, clock: Clock) -> None:
         noise.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [0.33 + 0.02 * rng.standard_normal()])
     assert noise.has_settled()
     (line,) = Conclusion(noise, lambda *_: pytest.fail("of noise nothing is trained again")).conclude().lines
-    assert line.startswith("nothing was found: the best validation accuracy of ")
+    assert line.startswith("no configuration is better than the others: the best validation accuracy of ")
     assert "the best of as many equal configurations" in line
 
 

@@ -229,6 +229,17 @@ def test_data_with_validation_samples_of_their_own_have_no_split_to_vary(tmp_pat
     assert len(plan_request(study, EvaluationRequest(vary=parse_sources("order")))) == 3
 
 
+def test_data_with_times_have_no_split_to_vary(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = [f"{day},{rng.normal():.3f},{rng.normal():.3f},{'ab'[day % 2]}" for day in range(120)]
+    (tmp_path / "days.csv").write_text("\n".join(["day,x,z,label", *lines]))
+    data = {"path": str(tmp_path / "days.csv"), "label": "label", "time": "day", "test": 0.2}
+    study = trained(tmp_path, trials=2, parameters={**QUICK}, dataset=data)
+    with pytest.raises(RequestError, match="have times, of which the latest validate, so there is no split to vary"):
+        plan_request(study, EvaluationRequest(vary=parse_sources("split")))
+    assert evaluation_studies(study) == []
+
+
 def test_the_command_says_what_it_would_do_and_what_is_wrong(study: Study, tmp_path: Path) -> None:
     where = ("--storage", study.storage.url.render_as_string(hide_password=False))
     shown = run_hpo("evaluate", "small", "--vary", "split", "--dry-run", "--format", "json", *where, cwd=tmp_path)

@@ -50,6 +50,17 @@ def run(each: Study) -> None:
     make_worker(each).run()
 
 
+def test_folds_that_no_outer_training_part_allows_are_refused_before_anything_is_created(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"{rng.normal():.3f},{'rare' if row < 6 else 'ab'[row % 2]}" for row in range(80)]
+    (tmp_path / "rare.csv").write_text("\n".join(["x,label", *rows]))
+    data = {"path": str(tmp_path / "rare.csv"), "label": "label"}
+    study = make(tmp_path, dataset=data, folds=5)
+    with pytest.raises(RequestError, match=r"evaluate --outer-folds: without outer fold .* has only 4 samples"):
+        plan_outer_folds(study, 5)
+    assert outer_studies(study) == []
+
+
 def test_each_fold_is_tested_on_once_by_what_a_study_without_it_has_chosen(tmp_path: Path) -> None:
     study = make(tmp_path)
     found = evaluate(study, outer_folds=2, device="cpu", cpus=1)

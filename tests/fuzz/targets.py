@@ -124,7 +124,7 @@ def make_targets(folder: Path) -> list[Target]:
         *(Target("table", f".{kind}", [_table(kind)], _read_table, mutate_bytes) for kind in TABLES),
         Target("fits", ".json", [FIT_METRICS], _read_fits, documents["json"]),
         Target("samples", ".scores", _sample_scores(), _read_scores, _mutate_packed),
-        Target("samples", ".split", [pack_split(_split())], _read_split, _mutate_packed),
+        Target("samples", ".split", _splits(), _read_split, _mutate_packed),
         Target("predictions", ".npz", [_npz(_predictions(), packed=True)], _read_predictions, mutate_archive),
         Target("picture", ".png", _pictures("PNG"), _read_samples, mutate_picture),
         Target("picture", ".jpg", _pictures("JPEG"), _read_samples, mutate_picture),
@@ -200,8 +200,12 @@ def _predictions() -> dict[str, np.ndarray[Any, Any]]:
     return {f"test_{name}": array for name, array in {**found, "pictures": pictures}.items()}
 
 
-def _split() -> ValidationSplit:
-    return ValidationSplit.of(np.arange(60) % CLASSES, np.arange(60) * 3, 60)
+def _splits() -> list[bytes]:
+    return [pack_split(_split(groups)) for groups in (None, np.arange(60) // 4)]
+
+
+def _split(groups: np.ndarray[Any, Any] | None = None) -> ValidationSplit:
+    return ValidationSplit.of(np.arange(60) % CLASSES, np.arange(60) * 3, 60, groups)
 
 
 def _sample_scores() -> list[bytes]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from hpo.config.resampling import Resampling
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DataFacts, DatasetReference
-from hpo.report.checks.chance import CHANCE_CHECKS
+from hpo.report.checks.chance import CHANCE_CHECKS, seeds, split
 from hpo.report.checks.curves import warm_up
 from hpo.report.checks.data import DATA_CHECKS
 from hpo.report.checks.finding import Finding
@@ -28,6 +29,7 @@ from hpo.study.definition import ComponentSpec
 from tests.report.helpers import add_foreign, filled
 
 LOOKED = datetime(2026, 1, 1)
+MAXIMIZED = Objective(metric="val_accuracy", direction="maximize")
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
 
 
@@ -345,6 +347,31 @@ def test_folds_that_disagree_and_a_fold_unlike_the_others_are_found() -> None:
     odd = quality + noise - 0.3 * (np.arange(5) == 2)
     assert "fold 3 of 5 has a mean val_accuracy of 49.39 %" in shown("folds", of_folds(odd))[0].evidence
     assert not shown("folds", plain())
+
+
+def runs(*scores: float, divided: bool = False, moved: Sequence[float] = ()) -> Any:
+    """An evaluation of one configuration with these scores from fresh seeds, and with others on fresh splits."""
+    [candidate, other] = [
+        SimpleNamespace(baseline=False, scores=lambda _, each=each: dict(enumerate(each))) for each in (scores, moved)
+    ]
+    shared = {"on_own_data": True, "validation_metric": "val_accuracy", "divided": divided, "objective": MAXIMIZED}
+    varied = {"split": SimpleNamespace(candidates=[other], **shared)} if len(moved) else {}
+    return SimpleNamespace(candidates=[candidate], varied=varied, **shared)
+
+
+def test_a_mean_over_fits_is_not_judged_by_single_runs() -> None:
+    values = 0.8 + np.linspace(-0.02, 0.02, 16)[:, None] + np.zeros(5)
+    single = study(lambda v: 0.8 + 0.01 * math.log10(v["learning_rate"]), count=16)
+    spread = 0.8 + 0.015 * np.array([-1.0, 0.0, 1.0, -1.0, 1.0])
+    evaluation = runs(*spread, divided=True, moved=0.8 + 0.1 * np.array([-1.0, 0.0, 1.0, -1.0, 1.0]))
+    (alone,) = seeds(replace(single, trials=of_folds(values).trials), [evaluation])
+    (means,) = seeds(of_folds(values), [evaluation])
+    assert (alone.level, means.level) == ("warning", "ok")
+    assert "as the mean over 5 fits" in means.evidence
+    (moved,) = split(of_folds(values), [evaluation])
+    assert (moved.level, moved.advice) == ("ok", "")
+    (moved,) = split(single, [runs(*spread, moved=0.8 + 0.1 * np.array([-1.0, 0.0, 1.0, -1.0, 1.0]))])
+    assert (moved.level, moved.advice) == ("warning", "let a trial's value be the mean over folds")
 
 
 def test_the_validation_samples_are_those_that_were_counted() -> None:

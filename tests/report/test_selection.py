@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from hpo.config.resampling import Resampling
+from hpo.datasets.sample_error import sampling_error
 from hpo.datasets.sample_scores import SampleScores, ValidationSplit
 from hpo.errors import RequestError
 from hpo.report.chapters.corrected_score import corrected_score_chapter
@@ -32,7 +34,7 @@ from hpo.report.stats.choice import choose_trial, default_rule
 from hpo.report.stats.evaluation_stats import compare_candidates
 from hpo.report.stats.pairwise import compare_trials, paired_errors
 from hpo.report.stats.selection import correct_selection
-from hpo.report.stats.trial_stats import standard_error
+from hpo.report.stats.trial_stats import difference_error, standard_error
 from tests.execution.test_sample_scores import make_study as make_small_study
 from tests.helpers import run_hpo
 from tests.report.helpers import evaluated, filled
@@ -213,6 +215,60 @@ def test_as_many_trials_are_within_the_noise_of_the_checks_as_of_the_rule(tmp_pa
     assert count == 0 or f"of the {len(near)} trials within one standard error" in reason
 
 
+def test_trials_of_several_fits_differ_by_no_less_than_their_fits_tell(tmp_path: Path) -> None:
+    fits = {0: (0.95, 0.90, 0.94), 1: (0.93, 0.95, 0.88)}
+    results, table = with_samples(read_results(filled(tmp_path, trials=2)), {0: 0.95, 1: 0.9})
+    rows = tuple(
+        replace(
+            row,
+            values=(float(np.mean(fits[row.number])),),
+            fits={fit: [{"epoch": 1, "val_accuracy": value}] for fit, value in enumerate(fits[row.number])},
+        )
+        for row in results.trials
+    )
+    definition = results.definition.model_copy(update={"resampling": Resampling(seeds=3)})
+    results = replace(results, trials=rows, definition=definition)
+    best = results.ranked[0].number
+    by_fits = np.std(np.subtract(fits[0], fits[1]), ddof=1) / 3**0.5
+    assert by_fits > 0.02
+    assert paired_errors(table, results, best)[1 - best] == pytest.approx(max(by_fits, 0.02), rel=0.3)
+    assert paired_errors(table, results, best)[1 - best] >= by_fits * (1 - 1e-9)
+    whole = replace(results, corrected=correct_selection(table, results))
+    assert difference_error(whole, results.trial(1 - best)) == paired_errors(table, results, best)[1 - best]
+
+
+def repeated(results: Results, table: SampleTable, times: int) -> tuple[Results, SampleTable]:
+    """The same trials on samples that are each there so many times, as a group."""
+    (split,) = table.splits.values()
+    index = np.arange(times * len(split.labels))
+    many = ValidationSplit.of(np.repeat(split.labels, times), index, len(index), index // times)
+    trials = {
+        number: tuple(replace(fit, split=many.digest, scores=np.repeat(fit.scores, times, 1)) for fit in fits)
+        for number, fits in table.trials.items()
+    }
+    return results, SampleTable({many.digest: many}, trials)
+
+
+def test_samples_of_a_group_are_drawn_as_one(equal: tuple[Results, SampleTable]) -> None:
+    results, table = equal
+    once, many = (correct_selection(each, results) for each in (table, repeated(*equal, 10)[1]))
+    assert once is not None
+    assert many is not None
+    assert (once.groups, many.groups, many.samples) == (0, SAMPLES, 10 * SAMPLES)
+    assert many.high - many.low == pytest.approx(once.high - once.low, rel=0.1)
+    assert many.bias == pytest.approx(once.bias, rel=0.3)
+    best, second = (row.number for row in results.ranked[:2])
+    (pair,) = compare_trials(repeated(*equal, 10)[1], results, best, [second])
+    assert pair.test == "bootstrap"  # McNemar's test would count each sample ten times
+    errors = [
+        sampling_error(each.trials[best][0], next(iter(each.splits.values())))
+        for each in (table, repeated(*equal, 10)[1])
+    ]
+    assert errors[1] == pytest.approx(errors[0], rel=0.3)
+    chapter = corrected_score_chapter(replace(results, corrected=many))
+    assert f"{10 * SAMPLES:,} validation samples are in {SAMPLES} groups, which were drawn again" in str(chapter)
+
+
 def weighed(results: Results, sizes: Mapping[int, int]) -> Results:
     rows = [replace(row, parameter_count=sizes.get(row.number, 10**6)) for row in results.trials]
     return replace(results, trials=tuple(rows))
@@ -293,6 +349,9 @@ def test_an_interrupted_evaluation_ranks_by_the_seeds_that_all_have(tmp_path: Pa
 
     better, worse = f"trial {first}", f"trial {second}"
     own = candidates({better: (0.9, 0.8, 0.7, 0.7), worse: (0.89, 0.79)})
+    uneven = replace(evaluation, candidates=candidates({better: (0.8, 0.8, 0.99, 0.99), worse: (0.9, 0.9)}))
+    assert uneven.best is not None
+    assert uneven.best.label == worse == compare_candidates(uneven, by_validation=True).scores[0].candidate.label
     scores = compare_candidates(replace(evaluation, candidates=own), by_validation=True).scores
     assert [score.candidate.label for score in scores][:2] == [better, worse]
     first_runs = own[[each.label for each in own].index(better)].runs

@@ -17,6 +17,7 @@ from hpo.report.chapters.blocks import Note, Table, Text
 from hpo.report.chapters.settled import settled_chapter
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.trust import order, record
+from hpo.report.data.corrected_score import CorrectedScore
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import read_results
 from hpo.report.data.summary import study_summary
@@ -100,13 +101,41 @@ def test_noise_is_called_so(tmp_path: Path) -> None:
     chapter = settled_chapter(read_results(study))
     assert chapter is not None
     (note,) = [block for block in chapter.blocks if isinstance(block, Note)]
-    assert note.title == "Nothing was found"
+    assert note.title == "No configuration is better than the others"
     assert "equal configurations is up to" in note.text
     decided = write_verdict(read_report_data(study))[1]
-    assert decided.startswith("Nothing was found: the best validation accuracy of 40 trials, ")
+    assert decided.startswith("No configuration is better than the others: the best validation accuracy of 40 trials, ")
     assert "No winner" not in decided
     better = told(tmp_path, [0.3, *study_values(study)], error=0.02, name="better", seed=1)
     assert explain_null_result(read_results(better)) is None
+
+
+def test_what_is_better_than_a_constant_prediction_is_something(tmp_path: Path) -> None:
+    good = told(tmp_path, [0.96 + 0.0005 * i for i in range(40)], error=0.01, objective="val_roc_auc")
+    assert explain_null_result(read_results(good)) is None
+    guesses = told(
+        tmp_path,
+        0.5 + 0.01 * np.random.default_rng(0).standard_normal(40),
+        error=0.01,
+        name="guesses",
+        objective="val_roc_auc",
+    )
+    null = explain_null_result(read_results(guesses))
+    assert null is not None
+    assert str(null).startswith("nothing was found: ")
+    assert "no better than always predicting the same, 0.5:" in null.reason
+
+
+def test_trials_are_equal_by_what_differs_between_them(tmp_path: Path) -> None:
+    results = read_results(told(tmp_path, 0.3 - 0.001 * np.arange(40), error=0.02, objective="val_loss"))
+    null = explain_null_result(results)
+    assert null is not None
+    assert null.claim == "no configuration is better than the others"
+    errors = dict.fromkeys(range(40), 0.004)
+    paired = CorrectedScore(
+        39, "val_loss", 0.261, 0.262, 0.25, 0.27, 0.02, 0.02, 0.001, 0.9, (), 40, 0, 400, 1, difference_errors=errors
+    )
+    assert explain_null_result(replace(results, corrected=paired)) is None
 
 
 def study_values(study: Study) -> list[float]:

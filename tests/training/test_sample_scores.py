@@ -108,6 +108,18 @@ def test_members_with_samples_of_their_own_have_scores_of_their_own() -> None:
     assert len(digests) == 2
 
 
+def test_the_samples_of_a_split_know_their_groups() -> None:
+    groups = np.array([f"patient {row // 5}" for row in range(300)])
+    made, like = Dataset((X, LABELS["classification"]), groups=groups), config("classification")
+    (result,) = fit("val_accuracy", [like], prepare_data(made, like, torch.device("cpu")))
+    split = result.sample_logs[0].split
+    assert split.index is not None
+    assert split.groups is not None
+    assert len(np.unique(split.groups)) == 120 // 5
+    for row, group in zip(split.index, split.groups, strict=True):
+        assert (groups[split.index[split.groups == group]] == groups[row]).all()
+
+
 def test_of_a_large_split_the_same_samples_are_kept_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sample_scores, "count_samples", lambda kind, columns, count: 50)
     configs = [config("classification"), config("classification", width=12)]

@@ -73,10 +73,15 @@ def _history_table(score: CorrectedScore) -> list[Block]:
     return [Table(columns, rows, columns, folded="what more trials have gained")]
 
 
+def _groups_clause(score: CorrectedScore) -> str:
+    return f"are in {number_of(score.groups, 'group')}, which " if score.groups else ""
+
+
 def _method_text(results: Results, score: CorrectedScore, comparisons: Sequence[PairedComparison]) -> str:
     """Say how the numbers came about, and what they do not say."""
     text = (
-        f"The {count_text(score.samples)} validation samples were drawn again many times, with replacement. In each "
+        f"The {count_text(score.samples)} validation samples {_groups_clause(score)}were drawn again many times, with "
+        "replacement. In each "
         "draw the best trial and epoch were chosen by the samples drawn, and scored on those left out (BBC-CV, "
         "Tsamardinos et al. 2018). The interval is of the model as it was trained"
     )

@@ -33,7 +33,7 @@ def settled_chapter(results: Results) -> Chapter | None:
         return _make_chapter([Text(sentence(f"not settled: {_explain(results, last)}"))])
     blocks: list[Block] = []
     if (null := explain_null_result(results)) is not None:
-        blocks.append(Note("warning", "Nothing was found", sentence(null)))
+        blocks.append(Note("warning", sentence(null.claim).removesuffix("."), sentence(null.reason)))
     settled = results.settled
     early = settled is not None and settled.trials < results.budget.trials
     text = _settled_text(results, settled, asked=asked) if settled and early else _unsettled_text(results, last)

@@ -63,7 +63,7 @@ def write_verdict(data: ReportData) -> list[str]:
         lines = [_no_result_text(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
         null = explain_null_result(results)
-        nothing = f"Nothing was found: {null}." if null else ""
+        nothing = sentence(str(null)) if null else ""
         leads = "" if null else _single_run_leads(results, results.best)
         sure = nothing, _corrected_text(results), leads, compare_with_trial(results, data.reference_models)
         lines = [_single_run_text(results, results.best), " ".join(filter(None, sure))]

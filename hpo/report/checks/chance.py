@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpo.report.checks.finding import Finding
+from hpo.report.checks.trust import advise_on_noise
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results
 from hpo.report.format import number_of, percent_text
 from hpo.report.stats.variance_sources import Spread, measure_spread, ratio_interval
+from hpo.study import Definition
 
-__all__ = ["CHANCE_CHECKS"]
+__all__ = ["CHANCE_CHECKS", "seeds", "split"]
 
 Evaluations = Sequence[EvaluationResults]
 FEWEST_TRIALS = 8
@@ -28,12 +30,14 @@ def seeds(results: Results, evaluations: Evaluations) -> list[Finding]:
     if spread is None or len(values) < FEWEST_TRIALS:
         return []
     low, high = np.quantile(values, [0.25, 0.75])  # a few bad trials say nothing of those that one chooses among
-    between = (float(high - low) / QUARTILES) ** 2
-    share = min(1.0, spread.variance / between) if between else 1.0
-    bad = share > 0.5 and spread.variance > 0
+    between, fits = (float(high - low) / QUARTILES) ** 2, len(results.definition.fits)
+    own = spread.variance / fits  # of a trial's value, which is the mean over its fits
+    share = min(1.0, own / between) if between else 1.0
+    bad = share > 0.5 and own > 0
+    mean = f", by {own**0.5:.2g} as the mean over {fits} fits," if fits > 1 else ","
     evidence = (
-        f"{results.objective.metric} varies by {spread.deviation:.2g} (standard deviation) from seed to seed, and by "
-        f"{between**0.5:.2g} over the middle half of {number_of(len(values), 'trial')}: seeds make "
+        f"{results.objective.metric} varies by {spread.deviation:.2g} (standard deviation) from seed to seed{mean} and "
+        f"by {between**0.5:.2g} over the middle half of {number_of(len(values), 'trial')}: seeds make "
         f"{percent_text(share)} of the variance"
     )
     return [
@@ -42,14 +46,23 @@ def seeds(results: Results, evaluations: Evaluations) -> list[Finding]:
             "seeds matter more than parameters" if bad else "seeds and parameters",
             "warning" if bad else "ok",
             evidence if between or bad else f"neither seeds nor parameters change {results.objective.metric}",
-            "let a trial's value be the mean over several seeds, or vary parameters that matter more" if bad else "",
-            "seeds = 3" if bad else "",
+            f"{_advise_on_seeds(results.definition)}, or vary parameters that matter more" if bad else "",
+            "seeds = 3" if bad and fits == 1 else "",
         )
     ]
 
 
+def _advise_on_seeds(definition: Definition) -> str:
+    return (
+        advise_on_noise(definition) if definition.several_fits else "let a trial's value be the mean over several seeds"
+    )
+
+
 def split(results: Results, evaluations: Evaluations) -> list[Finding]:
-    """Check that scores, and the order of the configurations, do not depend on the split of the data."""
+    """Check that scores, and the order of the configurations, do not depend on the split of the data.
+
+    Those of a study whose trials have several splits already are found to be ok, whatever a single split does.
+    """
     evaluation = _find_evaluation(results, evaluations)
     varied = None if evaluation is None else evaluation.varied.get("split")
     if evaluation is None or varied is None:
@@ -59,7 +72,7 @@ def split(results: Results, evaluations: Evaluations) -> list[Finding]:
         return []
     clear = moved.variance > 0 and (seeded.variance == 0 or ratio_interval(moved, seeded)[1] > 1)
     changed, splits = _count_changes(varied)
-    bad = clear or 2 * changed > splits
+    bad = (clear or 2 * changed > splits) and not evaluation.divided
     evidence = (
         f"another split moves {results.objective.metric} by {moved.deviation:.2g} (standard deviation), another seed "
         f"by {seeded.deviation:.2g}"

@@ -11,25 +11,16 @@ import numpy as np
 from hpo.config.resampling import Fit
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
-from hpo.report.data.results import Results, TrialRow
+from hpo.report.data.results import Results
 from hpo.report.format import values_text
+from hpo.report.stats.trial_stats import fit_values
 
-__all__ = ["FIT_CHECKS", "fit_values"]
+__all__ = ["FIT_CHECKS"]
 
 Evaluations = Sequence[EvaluationResults]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SIGNIFICANCE = 0.05
 FEWEST_TRIALS, FEWEST_FITS = 3, 3
-
-
-def fit_values(results: Results, row: TrialRow) -> dict[int, float]:
-    """Return the first objective of each fit of a trial at the trial's best epoch, by the fit's number."""
-    metric, found = results.objective.metric, {}
-    for number, epochs in row.fits.items():
-        at_best = next((epoch for epoch in epochs if epoch.get("epoch") == row.best_epoch), {})
-        if metric in at_best and math.isfinite(at_best[metric]):
-            found[number] = at_best[metric]
-    return found
 
 
 def folds(results: Results, _: Evaluations) -> list[Finding]:

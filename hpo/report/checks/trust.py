@@ -20,11 +20,12 @@ from hpo.report.stats.trial_stats import (
     difference_error,
     estimate_retraining_noise,
     is_adaptive,
+    own_error,
     standard_error,
 )
 from hpo.study import Definition
 
-__all__ = ["TRUST_CHECKS"]
+__all__ = ["TRUST_CHECKS", "advise_on_noise"]
 
 Evaluations = Sequence[EvaluationResults]
 RESAMPLES = 500  # quartiles are steady to a few percent of their spread
@@ -171,7 +172,9 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 26: the standard error, and whether a winner can be named."""
     from scipy.stats import norm  # half a second to import
 
-    alone, retraining = standard_error(results), estimate_retraining_noise(evaluations)
+    alone = standard_error(results)
+    # That of a single run: a mean over fits has measured its own.
+    retraining = None if results.definition.several_fits else estimate_retraining_noise(evaluations)
     if alone is None and retraining is None:
         return [
             Finding(
@@ -189,7 +192,8 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     if len(values) < 2:
         return [Finding("noise", "noise of the objective", "ok", head)]
     paired = np.array([_difference_noise(results, row, retraining) for row in results.ranked[1:]])
-    own = error if results.corrected is None else float(np.median(paired)) / math.sqrt(2)
+    lone = own_error(results)
+    own = error if lone is None else math.hypot(lone, retraining or 0.0)
     lead = abs(float(values[0] - np.median(values)))
     # What the best of so many equals leads their median by, and a standard error more.
     chance = own * (float(norm.ppf(1 - 1 / (len(values) + 1))) + 1)
@@ -200,13 +204,12 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     elif not results.definition.shares_validation:
         within = "one standard error of a difference, on a split each,"
     null = explain_null_result(results)
-    if null is None and lead <= chance:
-        null = (
+    if null is not None or lead <= chance:
+        why = null or (
             f"the best leads the median of {len(values)} trials by {lead:.2g}, where chance alone reaches {chance:.2g}"
         )
-    if null is not None:
-        advice = f"{_advise_on_noise(results.definition)}, or vary parameters that matter more"
-        return [Finding("noise", "no winner among single runs", "warning", f"{head}; {null}", advice)]
+        advice = f"{advise_on_noise(results.definition)}, or vary parameters that matter more"
+        return [Finding("noise", "no winner among single runs", "warning", f"{head}; {why}", advice)]
     return [
         Finding(
             "noise",
@@ -223,13 +226,15 @@ def _difference_noise(results: Results, row: TrialRow, retraining: float | None)
     return math.hypot(difference_error(results, row) or 0.0, math.sqrt(2) * (retraining or 0.0))
 
 
-def _advise_on_noise(definition: Definition) -> str:
+def advise_on_noise(definition: Definition) -> str:
     """Say what makes a value less noisy: where folds divide all training samples, no larger validation set."""
     resampling = definition.resampling
     if resampling is not None and resampling.folds is not None:
         return "draw the folds more often (repeats)"
     if resampling is not None and resampling.holdout is not None:
         return f"take more random splits (holdout = {2 * resampling.holdout})"
+    if resampling is not None and resampling.seeds > 1:
+        return f"take more seeds (seeds = {2 * resampling.seeds}), or a larger validation set"
     return "use a larger validation set"
 
 

@@ -47,6 +47,7 @@ class CorrectedScore:
         fits: how many times it was trained.
         history: the best of the first quarter, half and three quarters of the trials, and of all.
         difference_errors: standard error of each trial's difference from the best, sample by sample, by its number.
+        groups: how many groups the samples are in, which are drawn whole; 0 of samples without groups.
     """
 
     number: int
@@ -66,6 +67,7 @@ class CorrectedScore:
     fits: int
     history: tuple[BestSoFar, ...] = ()
     difference_errors: Mapping[int, float] = field(default_factory=dict)
+    groups: int = 0
 
 
 def corrected_json(score: CorrectedScore) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -36,7 +37,10 @@ __all__ = [
     "median_run",
     "read_comparisons",
     "read_evaluations",
+    "shared_means",
 ]
+
+ENDED = ("COMPLETE", "PRUNED", "FAIL")  # states of a run that will not be run again
 
 
 @dataclass(frozen=True)
@@ -148,21 +152,31 @@ class EvaluationResults:
     def best(self) -> CandidateRuns | None:
         """The one with the best mean validation score from fresh seeds, for the test set is not to choose by.
 
-        Without such scores it is the one that the study ranked first; None before any run is complete.
+        See `shared_means`. Without such scores it is the one that the study ranked first; None before any run is
+        complete.
         """
         done = [each for each in self.candidates if each.complete_runs]
         sign = -1 if self.objective.direction == "maximize" else 1
-
-        def mean(candidate: CandidateRuns) -> float:
-            scores = candidate.scores(self.validation_metric) if self.validation_metric else {}
-            return sign * sum(scores.values()) / len(scores) if scores else math.inf
-
-        return min(done, key=mean, default=None)
+        means = shared_means(self.candidates, self.validation_metric) if self.validation_metric else {}
+        return min(done, key=lambda each: sign * means[each.label] if each.label in means else math.inf, default=None)
 
     @property
     def rival(self) -> CandidateRuns | None:
         """The baseline, or the default configuration."""
         return next((each for each in self.candidates if each.baseline), None)
+
+
+def shared_means(candidates: Sequence[CandidateRuns], metric: str) -> dict[str, float]:
+    """Return the mean of each candidate over the seeds that all have been run from, by its label, if it has scores.
+
+    An evaluation that was interrupted has more seeds of some than of others. A run that failed has been run, and takes
+    no seed from the others. Where no seed is shared, each one's own count.
+    """
+    known = {each.label: found for each in candidates if (found := each.scores(metric))}
+    ended = [{run.seed for run in each.runs if run.state in ENDED} for each in candidates if each.label in known]
+    shared = set.intersection(*ended) if ended else set()
+    own = {label: [score for seed, score in found.items() if seed in shared] for label, found in known.items()}
+    return {label: statistics.fmean(own[label] or found.values()) for label, found in known.items()}
 
 
 def median_run(evaluation: EvaluationResults, candidate: CandidateRuns) -> EvaluationRun | None:

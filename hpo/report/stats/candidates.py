@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -66,6 +66,7 @@ class Candidates:
         kind: what the scores are.
         values: the recorded scores, larger is better, (K,); NaN where they are those of `measure`. They differ where a
             part of the samples is kept.
+        groups: the group of each sample, as a number from 0, (rows,), where samples are drawn by group; else None.
     """
 
     metric: str
@@ -77,6 +78,7 @@ class Candidates:
     rows: int
     kind: str
     values: Array
+    groups: Array | None = None
 
     @cached_property
     def kept(self) -> Array:
@@ -117,7 +119,7 @@ class Candidates:
         return self._best(PILOT)._near()._best(FEWEST_DRAWS)
 
     def _near(self) -> Candidates:
-        pilot, best = self._score(draw_counts(self.rows, PILOT, seed=1)), int(self.whole.argmax())
+        pilot, best = self._score(self._draw_counts(PILOT, seed=1)), int(self.whole.argmax())
         errors = (pilot - pilot[:, [best]]).std(0)
         return self.keep(np.flatnonzero(self.whole[best] - self.whole <= NEVER * errors))
 
@@ -130,18 +132,42 @@ class Candidates:
 
     @property
     def _samples(self) -> int:
-        return max(1, sum(len(part.members) * len(part.rows) for part in self.parts) // len(self.numbers))
+        """Numbers of a candidate: of each sample one, or one for each class, label or target."""
+        return max(1, sum(part.scores.size for part in self.parts) // len(self.numbers))
 
     def resample(self, seed: int = 0) -> Resamples:
         """Draw the samples again and choose by each draw: up to 1,000 times, fewer where a metric takes long."""
-        size = max(1, AT_ONCE // self.rows)
-        count = int(min(MOST_DRAWS, max(FEWEST_DRAWS, WORK[self.kind] / (len(self.numbers) * self._samples))))
         in_bag, out_of_bag = [], []
-        for begin in range(0, count, size):
-            counts = draw_counts(self.rows, min(size, count - begin), seed=[seed, begin])
+        for counts in self._draw(seed):
             in_bag.append(self._score(counts))
             out_of_bag.append(self._score_left_out(in_bag[-1].argmax(1), counts))
         return Resamples(self.whole, np.concatenate(in_bag), np.concatenate(out_of_bag))
+
+    def difference_errors(self, number: int, seed: int = 0) -> dict[int, float]:
+        """Return by number the standard errors of the differences from one trial, of which each has one candidate.
+
+        Where a metric takes long they are of the best trials alone.
+        """
+        best = self._best(FEWEST_DRAWS)
+        if number not in best.numbers:
+            return {}
+        scores = np.concatenate([best._score(counts) for counts in best._draw(seed)])
+        errors = (scores - scores[:, best.numbers == number]).std(0)
+        return dict(zip(best.numbers.tolist(), errors.tolist(), strict=True))
+
+    def _draw(self, seed: int) -> Iterator[Array]:
+        """Yield counts of the drawn samples, (draws, rows), of as many draws as take a few seconds."""
+        size = max(1, AT_ONCE // self.rows)
+        count = int(min(MOST_DRAWS, max(FEWEST_DRAWS, WORK[self.kind] / (len(self.numbers) * self._samples))))
+        for begin in range(0, count, size):
+            yield self._draw_counts(min(size, count - begin), seed=[seed, begin])
+
+    def _draw_counts(self, draws: int, seed: int | Sequence[int]) -> Array:
+        """Draw the samples, or whole groups of them, and return how often each is drawn, (draws, rows)."""
+        if self.groups is None:
+            return draw_counts(self.rows, draws, seed)
+        counts: Array = draw_counts(int(self.groups.max()) + 1, draws, seed)[:, self.groups]
+        return counts
 
     def _score_left_out(self, winners: Array, counts: Array) -> Array:
         """Return each draw's best candidate's score on the samples that the draw leaves out.
@@ -226,14 +252,27 @@ def make_candidates(
         numbers += [number] * len(members)
         epochs += [int(epoch) for epoch in scores[0].epochs[common[0]]]
         fits += [len(scores)] * len(members)
-    places, rows = _place_samples({digest: splits[digest] for digest, _ in stacks})
+    found = {digest: splits[digest] for digest, _ in stacks}
+    places, rows = _place_samples(found)
     parts = tuple(
         Part(splits[digest], places[digest], *map(np.concatenate, zip(*stack, strict=True)))
         for (digest, _), stack in stacks.items()
     )
     kind = next(iter(trials.values()))[0].kind
     recorded = np.array([sign * values.get(key, math.nan) for key in zip(numbers, epochs, strict=True)])
-    return Candidates(metric, sign, np.array(numbers), np.array(epochs), np.array(fits), parts, rows, kind, recorded)
+    columns = np.array(numbers), np.array(epochs), np.array(fits)
+    return Candidates(metric, sign, *columns, parts, rows, kind, recorded, _group_rows(found, places, rows))
+
+
+def _group_rows(splits: Mapping[str, ValidationSplit], places: Mapping[str, Array], rows: int) -> Array | None:
+    """Return the group of each row as a number from 0; None where a split has no groups."""
+    numbers = np.zeros(rows, np.int64)
+    for digest, split in splits.items():
+        if split.groups is None:
+            return None
+        numbers[places[digest]] = split.groups
+    groups: Array = np.unique(numbers, return_inverse=True)[1].reshape(-1)
+    return groups
 
 
 def _common_epochs(fits: Sequence[SampleScores]) -> list[Array]:

@@ -9,14 +9,13 @@ Benchmarks", 2021; the two-way bootstrap is that of Owen, "The pigeonhole bootst
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
+from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, shared_means
 from hpo.report.stats.metric_range import metric_range
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ RESAMPLES = 10_000
 # From which a score has an interval. Of two, Student's t is 9 of their deviations to each side: an interval that holds
 # nearly anything, whatever is measured.
 FEWEST_SEEDS = 3
-
-ENDED = ("COMPLETE", "PRUNED", "FAIL")  # states of a run that will not be run again
+SHARES = ("accuracy", "top5_accuracy")  # of samples, which bound them from two seeds on
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ def compare_candidates(evaluation: EvaluationResults, *, by_validation: bool = F
     hits = CorrectnessCache(same_split=evaluation.vary not in ("split", "all"))
     scores = [_score_candidate(evaluation, candidate, sign, hits) for candidate in evaluation.candidates]
     if evaluation.validation_metric is not None:
-        means = _shared_means([score.candidate for score in scores], evaluation.validation_metric)
+        means = shared_means(evaluation.candidates, evaluation.validation_metric)
         scores.sort(key=lambda score: -sign * means.get(score.candidate.label, -sign * math.inf))
     evaluated = [score.candidate for score in scores if score.validation or score.test]
     if not evaluated:
@@ -210,19 +208,6 @@ def _score_candidate(
     return Score(candidate, chosen, validation, test, bias)
 
 
-def _shared_means(candidates: Sequence[CandidateRuns], metric: str) -> dict[str, float]:
-    """Return the mean of each candidate over the seeds that all have been run from, by its label, if it has scores.
-
-    An evaluation that was interrupted has more seeds of some than of others. A run that failed has been run, and takes
-    no seed from the others. Where no seed is shared, each one's own count.
-    """
-    known = {each.label: found for each in candidates if (found := each.scores(metric))}
-    ended = [{run.seed for run in each.runs if run.state in ENDED} for each in candidates if each.label in known]
-    shared = set.intersection(*ended) if ended else set()
-    own = {label: [score for seed, score in found.items() if seed in shared] for label, found in known.items()}
-    return {label: statistics.fmean(own[label] or found.values()) for label, found in known.items()}
-
-
 def _gain(score: float, mean: float, sign: int) -> float:
     """Return how much better a score is than a mean; 0 where they differ by the rounding of the mean alone."""
     return 0.0 if math.isclose(score, mean, rel_tol=1e-12) else sign * (score - mean)
@@ -235,7 +220,7 @@ def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCach
     interval = bootstrap_interval(
         list(scores.values()), hits.of([run for run in candidate.complete_runs if run.seed in scores], metric)
     )
-    if interval.count < FEWEST_SEEDS and not metric.endswith("accuracy"):  # a share of samples, which bound it
+    if interval.count < FEWEST_SEEDS and metric.split("_", 1)[-1] not in SHARES:
         return replace(interval, low=math.nan, high=math.nan)
     least, most = metric_range(metric)
     return replace(interval, low=max(interval.low, least), high=min(interval.high, most))

@@ -15,8 +15,8 @@ FROM_ZERO_TO_ONE = (
     "average_precision",
     "calibration_error",
 )
-CORRELATIONS = ("matthews", "cohen_kappa", "spearman")
-SIZES = ("log_loss", "mae", "mse", "rmse", "mape", "median_absolute_error")
+CORRELATIONS = ("mcc", "cohen_kappa", "spearman")
+SIZES = ("log_loss", "reconstruction_error", "mae", "mse", "rmse", "mape", "median_absolute_error")
 
 
 def metric_range(metric: str | None) -> tuple[float, float]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass
 
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import gain_text, metric_text, number_of, values_text
+from hpo.report.stats.trial_stats import own_error
 from hpo.study.settled import chance_lead
 
-__all__ = ["explain_null_result", "list_leaders"]
+__all__ = ["NullResult", "explain_null_result", "list_leaders"]
 
 MOST = 5  # leaders
+# What a model scores that predicts the same of every sample.
+CONSTANT_SCORES = {"val_r2": 0.0, "val_roc_auc": 0.5, "val_mcc": 0.0, "val_cohen_kappa": 0.0, "val_spearman": 0.0}
 
 
 def list_leaders(results: Results, noise: float, chosen: TrialRow | None = None) -> tuple[TrialRow, ...]:
@@ -32,42 +36,61 @@ def list_leaders(results: Results, noise: float, chosen: TrialRow | None = None)
     return (*near[: MOST - 1], chosen)
 
 
-def explain_null_result(results: Results) -> str | None:
-    """Say that nothing was found, where the best is no better than chance makes it; None where it is, or may be.
+@dataclass(frozen=True)
+class NullResult:
+    """Finding that a study's best is no better than chance makes it.
+
+    Attributes:
+        claim: what is not better than what, a clause.
+        reason: the numbers, another one.
+    """
+
+    claim: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.claim}: {self.reason}"
+
+
+def explain_null_result(results: Results) -> NullResult | None:
+    """Explain that the best is no better than chance makes it; None where it is, or may be.
 
     The best of n equal configurations is above them by chance. It is compared with what a model reaches that always
-    predicts the same, where that is known, and else with the median of the trials.
+    predicts the same, where that is known: not to be better means that nothing was found. Else it is compared with the
+    median of the trials, by the noise of what differs between them.
     """
     outlook, best = results.outlooks[-1] if results.outlooks else None, results.best
     if outlook is None or not math.isfinite(outlook.noise) or best is None or best.value is None:
         return None
     values = [row.value for row in results.ranked if row.value is not None]
-    lead = chance_lead(len(values), outlook.noise)
     metric, sign = results.objective.metric, -results.signs[0]
     name, trials = metric_text(metric), number_of(len(values), "trial")
     shown = f"the best {name} of {trials}, {values_text(metric, best.value)},"
-    constant = _constant_score(results)
-    if constant is not None:
+    if (constant := _constant_score(results)) is not None:
+        lead = chance_lead(len(values), outlook.noise)
         if best.value - constant > lead:
             return None
-        return (
+        return NullResult(
+            "nothing was found",
             f"{shown} is no better than always predicting the same, {values_text(metric, constant)}: the best of as "
-            f"many guesses is up to {gain_text(metric, lead)} better by chance"
+            f"many guesses is up to {gain_text(metric, lead)} better by chance",
         )
-    median = statistics.median(values)
-    if sign * (best.value - median) <= lead:
-        return (
-            f"{shown} is {gain_text(metric, best.value - median)} better than their median, and the best of as many "
-            f"equal configurations is up to {gain_text(metric, lead)} better by chance"
-        )
-    return None
+    lead, median = chance_lead(len(values), own_error(results) or outlook.noise), statistics.median(values)
+    if sign * (best.value - median) > lead:
+        return None
+    return NullResult(
+        "no configuration is better than the others",
+        f"{shown} is {gain_text(metric, abs(best.value - median))} better than their median, and the best of as many "
+        f"equal configurations is up to {gain_text(metric, lead)} better by chance",
+    )
 
 
 def _constant_score(results: Results) -> float | None:
     """Return the score of always predicting the most frequent class, or the mean; None where it is not known."""
     facts, metric = results.data_facts, results.objective.metric
-    if metric == "val_r2":
-        return 0.0
-    if metric != "val_accuracy" or facts is None or facts.task != "classification" or facts.classes is None:
+    if metric in CONSTANT_SCORES:
+        return CONSTANT_SCORES[metric]
+    if facts is None or facts.task != "classification" or facts.classes is None:
         return None
-    return facts.classes.largest_share
+    shares = {"val_accuracy": facts.classes.largest_share, "val_balanced_accuracy": 1 / facts.classes.classes}
+    return shares.get(metric)

@@ -12,10 +12,12 @@ from typing import Any, Literal
 import numpy as np
 
 from hpo.datasets.sample_scores import SampleScores
-from hpo.report.data.results import Results
+from hpo.report.data.results import Results, TrialRow
 from hpo.report.data.sample_scores import SampleTable
 from hpo.report.stats.candidates import Candidates, make_candidates
 from hpo.report.stats.evaluation_stats import LEVEL
+from hpo.report.stats.trial_stats import fit_values
+from hpo.study.standard_error import standard_error
 
 __all__ = ["PairedComparison", "compare_trials", "paired_errors"]
 
@@ -87,15 +89,31 @@ def compare_trials(table: SampleTable, results: Results, first: int, others: Seq
 
 
 def paired_errors(table: SampleTable, results: Results, first: int) -> dict[int, float]:
-    """Return by number the standard error of each trial's difference from trial `first`, by the samples alone."""
+    """Return by number the standard error of each trial's difference from trial `first`.
+
+    It is that of the samples, and of several fits no less than that of their differences, fit by fit.
+    """
     found = _best_epochs(table, results, [row.number for row in results.ranked])
     candidates = _candidates(table, results, found)
     if candidates is None or first not in found:
         return {}
-    draws = candidates.resample()
-    place = int(np.flatnonzero(candidates.numbers == first)[0])
-    errors = (draws.in_bag - draws.in_bag[:, [place]]).std(0)
-    return dict(zip(candidates.numbers.tolist(), errors.tolist(), strict=True))
+    row = results.trial(first)
+    return {
+        number: max(error, _fits_error(results, row, results.trial(number)))
+        for number, error in candidates.difference_errors(first).items()
+    }
+
+
+def _fits_error(results: Results, first: TrialRow, second: TrialRow) -> float:
+    """Return the standard error of the difference of two trials by their common fits; 0 of a single one.
+
+    Fits whose splits share training samples widen it as they do the first trial's own standard error.
+    """
+    values, others = fit_values(results, first), fit_values(results, second)
+    common = [fit for fit in results.definition.fits if fit.number in values and fit.number in others]
+    error = standard_error([(fit, values[fit.number] - others[fit.number]) for fit in common], 0.0) or 0.0
+    own = standard_error([(fit, values[fit.number]) for fit in common], 0.0)
+    return error * max(1.0, first.standard_error / own) if own and first.standard_error else error
 
 
 def _best_epochs(table: SampleTable, results: Results, numbers: Sequence[int]) -> dict[int, tuple[SampleScores, ...]]:
@@ -123,9 +141,14 @@ def _candidates(
 def _count_discordant(
     table: SampleTable, first: Sequence[SampleScores], second: Sequence[SampleScores]
 ) -> tuple[int, int] | None:
-    """Count the samples that one trial alone classified right; None unless each sample is right or wrong, and once."""
+    """Count the samples that one trial alone classified right.
+
+    None unless each sample is right or wrong, and once, and by itself: those of a group are alike.
+    """
     splits = [fit.split for fit in first]
     if splits != [fit.split for fit in second] or first[0].kind != "correct":
+        return None
+    if any(table.splits[digest].groups is not None for digest in splits):
         return None
     if len(splits) > 1:
         rows = [table.splits[digest].index for digest in splits]

@@ -68,6 +68,7 @@ def correct_selection(table: SampleTable, results: Results) -> CorrectedScore | 
         fits=len(fits),
         history=(*_history(candidates), BestSoFar(trials, best.value, corrected)),
         difference_errors=paired_errors(table, results, best.number),
+        groups=0 if candidates.groups is None else int(candidates.groups.max()) + 1,
     )
 
 

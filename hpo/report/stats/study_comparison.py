@@ -104,7 +104,9 @@ def _compare(
 def _share_of_validation(comparison: EvaluationResults, candidate: CandidateRuns) -> float:
     """Return the validation samples of a split over its training samples; 0 where the split is always the same."""
     config, data = candidate.config, comparison.data
-    if config is None or data is None or not config.validation or (data.source and data.source.validation):
+    if config is None or data is None or not config.validation:
+        return 0.0
+    if data.source is not None and (data.source.validation or data.source.time):
         return 0.0
     validation = config.validation
     if validation >= 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,8 +21,10 @@ __all__ = [
     "count_validation_samples",
     "difference_error",
     "estimate_retraining_noise",
+    "fit_values",
     "is_adaptive",
     "list_top_trials",
+    "own_error",
     "read_curve",
     "read_value_curve",
     "standard_error",
@@ -94,6 +97,26 @@ def difference_error(results: Results, row: TrialRow | None = None) -> float | N
         return known
     error = standard_error(results)
     return error if error is None or results.definition.shares_validation else math.sqrt(2) * error
+
+
+def own_error(results: Results) -> float | None:
+    """Return the standard error of what a trial's value has of its own: what is hard in its samples is hard for all.
+
+    Where trials have sample scores it follows from their differences from the best. None where it is not known.
+    """
+    errors = list(results.corrected.difference_errors.values()) if results.corrected is not None else []
+    known = [error for error in errors if error > 0]
+    return statistics.median(known) / math.sqrt(2) if known else None
+
+
+def fit_values(results: Results, row: TrialRow) -> dict[int, float]:
+    """Return the first objective of each fit of a trial at the trial's best epoch, by the fit's number."""
+    metric, found = results.objective.metric, {}
+    for number, epochs in row.fits.items():
+        at_best = next((epoch for epoch in epochs if epoch.get("epoch") == row.best_epoch), {})
+        if metric in at_best and math.isfinite(at_best[metric]):
+            found[number] = at_best[metric]
+    return found
 
 
 def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
