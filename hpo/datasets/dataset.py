@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpo.config.choices import TASKS, Task
 from hpo.datasets.features import Feature, check_matrix
+from hpo.datasets.row_split import number_groups
 from hpo.errors import DataError, describe_unknown
 from hpo.utils.text import quantity
 
@@ -99,6 +101,11 @@ class Dataset:
     collate: Callable[[list[Any]], Split] | None = None
     workers: int = 0
     texts: TextEncoder | None = None
+
+    @cached_property
+    def group_numbers(self) -> Array | None:
+        """The group of each training sample as a number from 0, (N,); None without groups."""
+        return None if self.groups is None else number_groups(np.asarray(self.groups), "group")
 
     @property
     def labels(self) -> Any:

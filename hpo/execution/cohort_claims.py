@@ -194,7 +194,10 @@ class CohortClaimer:
             if study.is_baseline(trial.number):
                 return self._make_key(study.config_of(trial))
             possible = all(d.domain.contains(params[d.key]) for d in study.space.varied if d.key in params)
-            return self._make_key(study.definition.config(study.space.values(params))) if possible else None
+            if not possible:
+                return None
+            config = study.definition.config(study.space.values(params))
+            return self._make_key(study.resplit_config(config, trial))
         except (HpoError, TypeError, ValueError):
             return None
 

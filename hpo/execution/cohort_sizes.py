@@ -104,10 +104,13 @@ class CohortSizes:
 
     def _measure(self, configs: Sequence[TrialConfig], first: TrialConfig, most: int) -> int:
         """Measure how many trials to train at once; each fit of a trial counts as a model of its own."""
-        models = [config.model_copy(update={"seed": seed}) for config in configs for seed in range(self.fits)]
-        if self.fits == 1:
-            models = list(configs)
+        models = [fit for config in configs for fit in self._fit_configs(config)]
         return self._trials(measure_cohort_size(models, self._data.get(first), most * self.fits))
+
+    def _fit_configs(self, config: TrialConfig) -> list[TrialConfig]:
+        if self.fits == 1:
+            return [config]
+        return [config.model_copy(update={"seed": seed}) for seed in range(self.fits)]
 
     def _trials(self, models: int) -> int:
         """Return how many trials so many models are."""
@@ -117,8 +120,9 @@ class CohortSizes:
 
     def _choose_adaptive(self, first: TrialConfig) -> CohortSize:
         """Ask for all start-up trials at once, and for later ones as the measured speeds and the sampler's cost say."""
-        trials, budget = self._study.trials(), self._study.budget.trials
-        learns = sum(t.state in (TrialState.COMPLETE, TrialState.PRUNED) for t in trials) >= self._startup
+        budget, states = self._study.budget.trials, (TrialState.COMPLETE, TrialState.PRUNED)
+        # As samplers see them, for which a paused trial may be a result.
+        learns = len(self._study.optuna_study._get_trials(deepcopy=False, states=states)) >= self._startup
         fitting = self._trials(self._count_fitting(first))
         speeds = self._measure_speeds(first) if learns else {1: 1.0}
 
@@ -174,7 +178,8 @@ class CohortSizes:
             alone = {1: 1.0}
 
             def measure() -> dict[int, float]:
-                return measure_speeds(self._draw(2 * max(PROBES, most)), self._data.get(first), most, share)
+                draws = [self._fit_configs(config) for config in self._draw(2 * max(PROBES, most))]
+                return measure_speeds(draws, self._data.get(first), most, share)
 
             self._speeds = self._try(measure, alone) if most > 1 else alone
         return self._speeds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -29,7 +29,7 @@ from hpo.execution.sample_images import pack_sample_images
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.report.dashboard.publish import publish_report
 from hpo.report.data.evaluations import EvaluationResults, read_comparisons, read_evaluations
-from hpo.report.data.results import Results, read_results
+from hpo.report.data.results import read_results
 from hpo.report.export_config import rank_trials
 from hpo.report.report_data import read_report_data
 from hpo.report.stats.across_datasets import compare_across
@@ -40,7 +40,7 @@ from hpo.study import Study
 from hpo.study.definition import Source, test_metric
 from hpo.study.files.artifacts import find_artifact, save_artifact
 from hpo.study.input.compatibility import check_task
-from hpo.study.operations.candidates import parameter_values_of, parse_sources
+from hpo.study.operations.candidates import parse_sources
 from hpo.study.operations.evaluation_study import create_evaluations
 from hpo.study.operations.open_study import open_study
 from hpo.study.operations.progress import explain_no_result
@@ -306,7 +306,8 @@ def choose_candidates(
         RequestError: no trial is complete, the study is an evaluation itself, or it cannot be tested.
     """
     _check_objectives(study)
-    candidates = list(_best(study, read_results(study), top))
+    rows = [row for row in rank_trials(study, read_results(study)) if row.config is not None][:top]
+    candidates = [(row.number, row.config, row.best_epoch) for row in rows if row.config is not None]
     if not candidates:
         raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
     _check_loop(study, dataset, refit=refit)
@@ -374,24 +375,6 @@ def read_comparisons_of(study: Study, evaluations: Sequence[Study]) -> list[Eval
 def publish_evaluations(study: Study) -> None:
     """Update the study's figures and note in the dashboard, which show its evaluations."""
     publish_report(read_report_data(study))
-
-
-def _best(study: Study, results: Results, top: int) -> Iterator[tuple[int, TrialConfig, int | None]]:
-    """Yield number, configuration and best epoch of the trial that is exported and of the best ones.
-
-    Of equal configurations only the first.
-    """
-    seen: list[tuple[object, ...]] = []
-    for row in rank_trials(study, results):
-        if row.config is None:
-            continue
-        # From another seed it is the same configuration.
-        values = {**parameter_values_of(row.config, None), "split_seed": 0}
-        if (same := (values, results.asked(row))) not in seen:
-            seen.append(same)
-            yield row.number, row.config, row.best_epoch
-        if len(seen) == top:
-            return
 
 
 def _load_tested(data: DatasetReference) -> Dataset:

@@ -42,6 +42,7 @@ from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.space import Space
 from hpo.study import Budget, Definition, Study, StudyStorage, study_names
 from hpo.study.definition import WarmFrom
+from hpo.study.halving_study import explain_idle_sampler
 from hpo.study.input import templates
 from hpo.study.input.adapted_study import FIRST, explain_adaptation
 from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
@@ -245,12 +246,13 @@ def _add_repeat_notices(plan: LaunchPlan) -> LaunchPlan:
 
 
 def _add_training_notices(plan: LaunchPlan) -> LaunchPlan:
-    """Return the plan with notices of what its optimizers need, or keep from, of options that change nothing, and of a
-    budget that is too small.
+    """Return the plan with notices of what its optimizers need, or keep from, of options that change nothing, of a
+    budget that is too small, and of a sampler that does not learn.
     """
     optimizers = explain_optimizers(plan.definition, plan.budget.trials)
     short = explain_short_budget(plan.definition, plan.budget)
-    notices = (*optimizers, *explain_training(plan.definition), *([] if short is None else [short]))
+    idle = explain_idle_sampler(plan.definition)
+    notices = (*optimizers, *explain_training(plan.definition), *filter(None, [short, idle]))
     return replace(plan, notices=(*plan.notices, *notices))
 
 

@@ -116,7 +116,9 @@ class StudyCallback(Callback):
         last = int(member.history[-1]["epoch"]) if member.history else -1  # a loop may count its epochs from 0
         if member.history:
             log.info("trial %d goes on after epoch %d", claim.number, last)
-        self.study.rewind(claim, last)
+        # In a later stage of its fits the stored means are of the first ones: all are written anew.
+        later_stage = trial.joint is not None and not trial.joint.judged
+        self.study.rewind(claim, -1 if later_stage else last)
         stored = len(self.study.storage.read_epochs(self.study.id, claim.id).get(claim.id, []))
         for metrics in member.history[stored:]:
             self._store(trial, member, metrics)

@@ -402,8 +402,8 @@ def _sample_scores(result: TrainResult) -> list[tuple[SampleScores, ValidationSp
 
 
 def _measure_error(samples: Sequence[tuple[SampleScores, ValidationSplit]]) -> dict[str, object]:
-    """Return the standard error of a trial of one fit; an accuracy's follows from the number of its samples."""
-    if len(samples) != 1 or samples[0][0].metric == "val_accuracy":
+    """Return the standard error of a trial of one fit; that of an accuracy follows from the number of free samples."""
+    if len(samples) != 1 or (samples[0][0].metric == "val_accuracy" and samples[0][1].groups is None):
         return {}
     error = sampling_error(*samples[0])
     return {} if error is None else {STANDARD_ERROR: error}

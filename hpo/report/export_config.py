@@ -14,6 +14,7 @@ from hpo.report.data.sample_scores import read_sample_scores
 from hpo.report.format import one_line
 from hpo.report.stats.choice import Choice, choose_trial, default_rule
 from hpo.study import Study
+from hpo.study.operations.candidates import parameter_values_of
 
 __all__ = ["Format", "choose_exported", "export_config", "rank_trials"]
 
@@ -84,12 +85,24 @@ def choose_exported(
 
 
 def rank_trials(study: Study, results: Results) -> list[TrialRow]:
-    """List the trials in the order in which they are of use: that which is exported, then the best ones."""
-    best = results.top(len(results.trials))
+    """List the trials in the order in which they are of use: that which is exported, then the best ones.
+
+    Of equal configurations, from whatever seed, there is only the first.
+    """
     choice = choose_exported(study, results) if results.best is not None else None
-    if choice is None or choice.rule == "best":
-        return list(best)
-    return [choice.row, *(row for row in best if row.number != choice.row.number)]
+    first = [] if choice is None or choice.rule == "best" else [choice.row]
+    rows, seen = list[TrialRow](), list[object]()
+    for row in (*first, *results.top(len(results.trials))):
+        if (key := _configuration_key(results, row)) not in seen:
+            seen.append(key)
+            rows.append(row)
+    return rows
+
+
+def _configuration_key(results: Results, row: TrialRow) -> object:
+    if row.config is None:
+        return row.params
+    return {**parameter_values_of(row.config, None), "split_seed": 0}, results.asked(row)
 
 
 def _format_params(results: Results, row: TrialRow, format: str, header: list[str]) -> str:  # noqa: A002

@@ -10,17 +10,32 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from typing_extensions import override
 
+from hpo.study.definition import Definition
 from hpo.study.halving import AshaPruner
 from hpo.study.paused import find_best, paused_epoch
 
-__all__ = ["HalvingStudy"]
+__all__ = ["HalvingStudy", "explain_idle_sampler"]
+LEARN = ("cmaes", "gp", "nsga2")  # from COMPLETE trials alone
+
+
+def explain_idle_sampler(definition: Definition) -> str | None:
+    """Return a line on a sampler that learns next to nothing from what a pruner leaves; None of any other."""
+    sampler, pruner = definition.sampler.name, definition.pruner
+    pauses = definition.configured and pruner.name == "asha" and pruner.options.get("promote", True)
+    if not pauses or sampler not in LEARN:
+        return None
+    return (
+        f"sampler {sampler} learns from complete trials alone, of which pruner asha leaves few before the end; take "
+        'sampler = "tpe", or pruner = "median"'
+    )
 
 
 class HalvingStudy(optuna.Study):
     """Study in which samplers learn from trials that wait at a rung of `AshaPruner`, or have come past one.
 
     Optuna's samplers ignore WAITING trials, and TPE counts RUNNING ones as poor, so that others do not ask for the same
-    meanwhile. Under this pruner the promising ones run longest. Both are shown as PRUNED with their values so far.
+    meanwhile. Under this pruner the promising ones run longest. Both are shown to TPE as PRUNED with their values so
+    far. The other samplers of Optuna learn from COMPLETE trials alone, and see all trials as they are.
     """
 
     pruner: AshaPruner
@@ -40,7 +55,7 @@ class HalvingStudy(optuna.Study):
         return copy.deepcopy(chosen) if deepcopy else chosen
 
     def _show(self, trial: FrozenTrial) -> FrozenTrial:
-        if not self._is_judged(trial):
+        if not isinstance(self.sampler, optuna.samplers.TPESampler) or not self._is_judged(trial):
             return trial
         best = find_best(trial, maximize=self.direction == StudyDirection.MAXIMIZE)
         shown = copy.copy(trial)  # what it holds stays shared: nobody writes to it

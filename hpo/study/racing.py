@@ -74,8 +74,9 @@ def compare_fits(
             small as that; with less than two it never is.
     """
     shared = {number: sorted(values.keys() & rival.keys()) for number, rival in rivals.items()}
-    means = {n: math.fsum(rivals[n][fit] for fit in fits) / len(fits) for n, fits in shared.items() if len(fits) > 1}
     sign = 1 if maximize else -1
+    means = {n: sum(rivals[n][fit] for fit in fits) / len(fits) for n, fits in shared.items() if len(fits) > 1}
+    means = {number: mean for number, mean in means.items() if math.isfinite(mean)}  # without those that diverged
     if not means:
         return None
     best = max(means, key=lambda number: (len(shared[number]), sign * means[number]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
 
 import torch
 
@@ -92,7 +93,7 @@ def measure_cohort_size(
 
 @contain_user_code()
 def measure_speeds(
-    draws: Sequence[TrialConfig],
+    draws: Sequence[Sequence[TrialConfig]],
     data: Data,
     most: int,
     trials: int,
@@ -101,7 +102,7 @@ def measure_speeds(
     """Measure how many times as fast as one at a time cohorts of random configurations are trained, by their size.
 
     Args:
-        draws: configurations drawn at random, of models that can be stacked; at least `most`.
+        draws: of trials drawn at random, whose models can be stacked, the configuration of each fit; at least `most`.
         data: what they are trained on.
         most: the largest size.
         trials: how many are to be trained, which bounds the time that measuring is worth.
@@ -118,12 +119,12 @@ def measure_speeds(
         count = max(size, PROBES // size * size)
         if size in speeds or count > len(draws):
             break
-        for config in draws[len(alone) : count]:
-            alone.append(_seconds_per_epoch([config], data, clock))
-            time_limit.estimate(sum(alone) / len(alone), [config] * trials)
+        for fits in draws[len(alone) : count]:
+            alone.append(_seconds_per_epoch(fits, data, clock))
+            time_limit.estimate(sum(alone) / len(alone), [fits[0]] * trials)
             if time_limit.reached:
                 return speeds
-        cohorts = (draws[start : start + size] for start in range(0, count, size))
+        cohorts = (list(chain(*draws[start : start + size])) for start in range(0, count, size))
         speeds[size] = sum(alone[:count]) / sum(_seconds_per_epoch(cohort, data, clock) for cohort in cohorts)
         if time_limit.reached:
             break

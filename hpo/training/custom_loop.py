@@ -100,6 +100,7 @@ class Trial:
     def should_stop(self) -> bool:
         """True when the loop should return: the trial is pruned, lost or diverged, or the worker is to stop.
 
+        In a loop that trains several, it is true when that holds for all of them.
         Ask at any time, also in the midst of an epoch, which the next attempt then trains again.
         """
         return self._run.should_stop()
@@ -180,11 +181,13 @@ class Trial:
             epoch = self.epoch + 1
             # As in our own loop: a resumed epoch draws the same.
             torch.manual_seed(epoch_seed(self.config.seed_of_order, epoch))
-            yield epoch
+            try:
+                yield epoch
+            finally:  # also where the loop returns
+                if run.member.stopped == "paused":
+                    self.save({name: part.state_dict() for name, part in parts.items()})
             if self.epoch < epoch and not run.stopped:
                 raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")
-        if run.member.stopped == "paused":
-            self.save({name: part.state_dict() for name, part in parts.items()})
 
     def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
         """Return a torch scheduler of the trial's `schedule` and warm-up, to be stepped after each optimizer step.
@@ -288,7 +291,10 @@ class Trial:
         self._run.set_user_attr(key, value)
 
     def should_prune(self) -> bool:
-        """Return whether the loop should return or raise `optuna.TrialPruned`; true also wherever `should_stop` is."""
+        """Return whether the loop should return or raise `optuna.TrialPruned`.
+
+        It is true wherever `should_stop` is, but after the last epoch, when the trial is complete.
+        """
         return self._run.should_prune()
 
     def suggest_float(

@@ -128,13 +128,15 @@ class LoopRun:
 
     def should_prune(self) -> bool:
         """Return whether the loop should return; one that does is pruned as one that raises `optuna.TrialPruned`."""
-        stop = self.should_stop()
+        stop = self.should_stop() and self.member.stopped not in COMPLETE
         self._told_to_prune = self._told_to_prune or stop
         return stop
 
     def set_user_attr(self, key: str, value: Any) -> None:
-        """Store an attribute; see `Trial.set_user_attr`."""
-        if self.link.trial is not None:
+        """Store an attribute; see `Trial.set_user_attr`. That of a trial which has left its peers is not stored."""
+        if self._result is not None:
+            log.debug("attribute %s: the trial has ended, so that it is not stored", key)
+        elif self.link.trial is not None:
             self.link.trial.set_user_attr(key, value)
         self.user_attrs[key] = value
 
@@ -309,10 +311,12 @@ class LoopRun:
         except Exception as error:
             if not _is_pruned(error):
                 raise
-            self._prune()
-        if member.stopped == "pruned" and self._told_to_prune:
-            self._settle("last report")
-        elif returned is not None and member.stopped in COMPLETE:
+            for run in self.peers:
+                run._prune()
+        for run in self.peers:
+            if run.member.stopped == "pruned" and run._told_to_prune and run._result is None:
+                run._settle("last report")
+        if returned is not None and member.stopped in COMPLETE:
             if len(self.peers) > 1:
                 raise RunError(
                     f"objective '{member.config.model}': it trains several trials and returned a value; report theirs"
@@ -323,8 +327,8 @@ class LoopRun:
                 raise RunError(f"objective '{member.config.model}': {_missing(len(self.peers))}")
 
     def _prune(self) -> None:
-        """End the trial as pruned, unless it has ended as something else that is no result."""
-        if self.member.stopped in COMPLETE:
+        """End the trial as pruned, unless it has ended as something that is no result, or as one of several."""
+        if self.member.stopped is None or (self.member.stopped in COMPLETE and len(self.peers) == 1):
             self.member.stopped = "pruned"
         self._told_to_prune = True
 

@@ -28,7 +28,7 @@ from hpo.training.stacked.noise import noise_key, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
 from hpo.training.stacked.optimizers.state import load_state, read_state
 from hpo.training.stacked.structure import structure_of
-from hpo.utils.text import first_line
+from hpo.utils.text import first_line, quantity
 
 if TYPE_CHECKING:
     from hpo.training.custom_loop import Trial
@@ -118,7 +118,11 @@ class Stack:
             torch.manual_seed(seed)
             self._keep_states()
             self._trains, self._step = True, 0
-            yield epoch
+            try:
+                yield epoch
+            except GeneratorExit:  # the loop returns
+                self._save_paused()
+                raise
             for trial in self.trials:
                 if trial.epoch < epoch and not self._run(trial).stopped:
                     raise RunError(
@@ -127,13 +131,21 @@ class Stack:
             self._end_stopped()
 
     def _end_stopped(self) -> None:
-        """End the trials that leave, so that pruners, samplers and other workers know of them."""
+        """End the trials that leave others behind, so that pruners, samplers and other workers know of them.
+
+        The last ones end with the loop, which may return a value.
+        """
+        self._save_paused()
+        runs = [self._run(trial) for trial in self.trials]
+        if not all(run.stopped for run in runs):
+            for run in runs:
+                if run.stopped:
+                    run.end()
+
+    def _save_paused(self) -> None:
         for trial in self.trials:
-            run = self._run(trial)
-            if run.member.stopped == "paused":
+            if self._run(trial).member.stopped == "paused" and trial.epoch > self._run(trial).saved:
                 trial.save(self._state(trial))
-            if run.stopped and run.member.stopped != "interrupted":
-                run.end()
 
     def step(
         self,
@@ -263,11 +275,11 @@ class Stack:
         module = deepcopy(self._modules[id(self.trials[0])]).to(x.device).eval()
         with torch.no_grad(), contain_user_code():
             shared, each = _takes(module, loss, x, y), _takes(module, loss, x[0], y[0])
-        if shared and each and len(self.trials) > 1:
-            name, shape = self.trials[0].config.model, tuple(x.shape)
+        if shared and each:
+            name, shape, trials = self.trials[0].config.model, tuple(x.shape), quantity(len(x), "trial")
             raise RunError(
-                f"objective '{name}': stack.step: samples {shape} of {len(x)} trials may be one batch of sequences, or "
-                "a batch of each trial's own; say own=False or own=True"
+                f"objective '{name}': stack.step: samples {shape} of {trials} may be one batch of sequences, or a "
+                "batch of each trial's own; say own=False or own=True"
             )
         return each
 

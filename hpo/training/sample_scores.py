@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets.row_split import number_groups
 from hpo.datasets.sample_codec import count_samples, number_type
 from hpo.datasets.sample_scores import Kind, ValidationSplit, choose_samples, score_kind
 from hpo.training.data import Data
@@ -98,8 +97,8 @@ class SampleScorer:
     def __init__(self, metric: str, kind: Kind, data: Data, labels: Array, kept: int) -> None:
         chosen = choose_samples(len(labels), kept)
         index, groups = None if data.val_index is None else np.asarray(data.val_index)[chosen], None
-        if index is not None and data.dataset.groups is not None:
-            groups = number_groups(np.asarray(data.dataset.groups), data.name)[index]
+        if index is not None and data.dataset.group_numbers is not None:
+            groups = data.dataset.group_numbers[index]
         self.split = ValidationSplit.of(labels[chosen], index, len(labels), groups)
         self._metric, self._kind, self._data = metric, kind, data
         self._chosen = None if len(chosen) == len(labels) else torch.from_numpy(chosen).to(data.device)

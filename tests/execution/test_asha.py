@@ -199,6 +199,24 @@ def test_a_loop_of_stacks_pauses_its_trials_and_goes_on_with_them(tmp_path: Path
         assert any(trial.user_attrs["attempt"] > 1 for trial in studies[1].trials())
 
 
+def test_a_trial_of_a_loop_of_stacks_is_pruned_for_all_while_others_train(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    @hpo.training_loop("stacks", uses=["epochs", "learning_rate", "batch_size"], stack=True)
+    def stacks(trial: hpo.Trial) -> None:
+        stack = trial.stack(lambda _: nn.Linear(2, 2))
+        for _ in stack.epochs():
+            seen.append(sorted(each.state.name for each in Study(new_storage(tmp_path), "small").trials()))
+            stack.report(val_loss=[config.learning_rate for config in stack.configs])
+
+    keys = {"learning_rate": SMALL["learning_rate"], "batch_size": 40, "epochs": 4, "model": "stacks"}
+    study = make(tmp_path, parameters=keys, pruner={"name": "median", "n_startup_trials": 1})
+    make_worker(study, cohort=6).run()
+    assert seen[0] == ["RUNNING"] * 6
+    assert seen[1] == ["PRUNED"] * 3 + ["RUNNING"] * 3
+    assert seen[-1] == seen[1]  # not half of the rest at each epoch
+
+
 @pytest.mark.integration
 def test_a_worker_killed_with_a_promoted_trial_loses_nothing(tmp_path: Path) -> None:
     importlib.import_module("tests.loops")

@@ -109,6 +109,21 @@ def test_trials_that_are_not_complete_keep_none(tmp_path: Path) -> None:
     assert count(study, SAMPLES) == len(kept)
 
 
+def test_the_error_of_an_accuracy_is_kept_where_samples_are_in_groups(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"{rng.normal():.2f},{rng.normal():.2f},{patient},{'ab'[patient % 2]}" for patient in range(30)]
+    (tmp_path / "alike.csv").write_text("\n".join(["x,z,patient,label", *(row for row in rows for _ in range(8))]))
+    data = {"path": str(tmp_path / "alike.csv"), "label": "label", "group": "patient"}
+    parameters = {"widths": "4", "epochs": 1, "batch_size": 32}
+    table = {"dataset": data, "trials": 1, "sampler": "random", "parameters": parameters}
+    made = Study.create(new_storage(tmp_path), *parse_definition(table, "alike", tmp_path))
+    make_worker(made).run()
+    (trial,) = made.trials()
+    split = next(iter(read_sample_scores(made).splits.values()))
+    by_row = (trial.values[0] * (1 - trial.values[0]) / len(split.labels)) ** 0.5
+    assert trial.user_attrs["standard_error"] > 1.5 * by_row  # eight rows of a patient are as one
+
+
 def test_an_objective_without_them_keeps_none(tmp_path: Path) -> None:
     study = make_study(new_storage(tmp_path), tmp_path, objective="val_calibration_error", trials=1)
     make_worker(study).run()

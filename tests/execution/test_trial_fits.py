@@ -7,7 +7,7 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,30 @@ def test_a_trial_killed_between_the_checkpoints_of_its_fits_ends_with_the_same_b
     assert curves(killed) == curves(whole)
     assert [trial.value for trial in killed.trials()] == [trial.value for trial in whole.trials()]
     assert killed.trials()[0].intermediate_values == whole.trials()[0].intermediate_values
+
+
+@pytest.mark.integration
+def test_a_trial_killed_in_a_later_stage_has_the_rows_of_all_its_fits(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"folds": 5, "intensify": True, "trials": 1}
+    keys["parameters"] = {**SMALL, "learning_rate": 0.01}
+    whole = make(tmp_path, "whole", **keys)
+    make_worker(whole, cohort=1, checkpoint_every=0).run()
+    (tmp_path / "killed").mkdir()
+    killed = make(tmp_path, storage=StudyStorage(sqlite_url(tmp_path / "killed")), **keys)
+    # The three fits of the first stage are stored, and both of the second have a checkpoint.
+    made = KILLED.replace("Study(StudyStorage(sys.argv[1])", "Study(storage").replace(
+        "save, count =", "storage = StudyStorage(sys.argv[1])\nsave, count ="
+    )
+    made = made.replace("    count += 1\n", "    count += 1\n    storage.flush()\n")
+    epochs = len(read_results(whole).trials[0].epochs)
+    arguments = [sys.executable, "-c", made, sqlite_url(tmp_path / "killed"), str(3 * (epochs - 1) + 2)]
+    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    with killed.storage.engine.begin() as connection:
+        connection.execute(sa.update(LEASES).values(expires=0.0))
+    make_worker(killed, cohort=1, checkpoint_every=0).run()
+    assert curves(killed) == curves(whole)
+    assert killed.trials()[0].intermediate_values == whole.trials()[0].intermediate_values
+    assert killed.trials()[0].values == whole.trials()[0].values
 
 
 def test_patience_is_the_trials_and_a_pruner_sees_its_means(tmp_path: Path) -> None:
@@ -277,6 +301,15 @@ def test_stages_double(tmp_path: Path) -> None:
     assert count_stages(Resampling(folds=5, repeats=3)) == [15]
     assert count_stages(Resampling(folds=5, repeats=3, intensify=True)) == [3, 6, 12, 15]
     assert count_stages(Resampling(seeds=2, intensify=True)) == [2]
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_a_rival_that_diverged_is_no_rival(order: Sequence[int]) -> None:
+    bad, good = {fit: 0.5 - fit / 100 for fit in range(5)}, dict.fromkeys(range(5), 0.9)
+    rivals = {1: good, 2: dict.fromkeys(range(5), math.nan)}
+    loss = compare_fits(bad, {number: rivals[number] for number in order}, 0.1, maximize=True)
+    assert loss is not None
+    assert loss.rival == 1
 
 
 def test_a_trial_is_dropped_only_beyond_noise() -> None:

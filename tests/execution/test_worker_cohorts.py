@@ -107,6 +107,32 @@ def test_a_cohort_is_as_large_as_asked(
     assert set(states(study)) == {COMPLETE}
 
 
+def test_trials_with_splits_of_their_own_are_as_many_as_a_cohort_may_have(tmp_path: Path) -> None:
+    fixed = {**SMALL, "learning_rate": 0.01}
+    study = make(tmp_path, resplit="per_trial", sampler="random", trials=12, parameters=fixed)
+    worker = make_worker(study, cohort=4)
+    claim = study.claim(worker.info)
+    assert claim is not None
+    [cohort] = worker.trials.claim_cohorts(claim)
+    assert len(cohort) == 4
+
+
+def test_under_asha_a_sampler_that_learns_from_paused_trials_is_asked_for_several(
+    tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hpo.execution.cohort_sizes, "measure_speeds", lambda *_: {1: 1.0, 2: 1.8})
+    asha = {"name": "asha", "reduction_factor": 4}
+    sampler = {"name": "tpe", "n_startup_trials": 4}
+    study = make(tmp_path, sampler=sampler, trials=24, pruner=asha, parameters={**SMALL, "epochs": 16})
+    worker = make_worker(study)
+    sizes = worker.trials._sizes
+    asked: list[int] = []
+    choose = sizes._choose_at_once
+    monkeypatch.setattr(sizes, "_choose_at_once", lambda *given: asked.append(1) or choose(*given))
+    worker.run()
+    assert len(asked) > 5
+
+
 @pytest.mark.parametrize(
     ("speeds", "trials", "sizes"),
     [
@@ -128,8 +154,8 @@ def test_a_sampler_is_asked_for_start_up_trials_at_once_and_for_as_many_later_as
     caplog.set_level("INFO")
     asked = []
 
-    def measure(draws: Sequence[TrialConfig], _data: object, most: int, left: int) -> dict[int, float]:
-        asked.append((len({each.learning_rate for each in draws}) >= most, most, left))
+    def measure(draws: Sequence[Sequence[TrialConfig]], _data: object, most: int, left: int) -> dict[int, float]:
+        asked.append((len({each.learning_rate for (each,) in draws}) >= most, most, left))
         return {1: 1.0, **speeds}
 
     monkeypatch.setattr(hpo.execution.cohort_sizes, "measure_speeds", measure)

@@ -17,7 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.storage.leased_storage import TellRequest
 from hpo.storage.stored_values import PAUSED
 from hpo.study import Budget, ClaimedTrial, Study, StudyStorage
+from hpo.study.definition import ComponentSpec
 from hpo.study.halving import AshaPruner
+from hpo.study.halving_study import explain_idle_sampler
 from hpo.study.input.study_file import parse_definition
 from hpo.study.paused import paused_epoch
 from hpo.study.pruners import build_pruner
@@ -162,6 +164,24 @@ def claim_next(study: Study) -> ClaimedTrial:
     assert claim is not None
     study.suggest_config(claim)
     return claim
+
+
+def test_other_samplers_see_trials_as_they_are(tmp_path: Path) -> None:
+    sampler = {"name": "gp", "n_startup_trials": 3}
+    study = make(new_storage(tmp_path), tmp_path, trials=40, sampler=sampler, pruner="asha")
+    for turn in range(4):
+        train(study, claim_next(study), [0.1 * turn] * EPOCHS)
+    running = claim_next(study)
+    running.trial.report(0.0, 1)  # past a rung
+    seen = {trial.number: trial.state for trial in study.optuna_study._get_trials(deepcopy=False)}
+    assert seen == {trial.number: trial.state for trial in study.optuna_study.get_trials()}
+    assert seen[running.number] == TrialState.RUNNING  # which the sampler imputes
+    assert explain_idle_sampler(study.definition) == (
+        "sampler gp learns from complete trials alone, of which pruner asha leaves few before the end; take "
+        'sampler = "tpe", or pruner = "median"'
+    )
+    tpe = study.definition.model_copy(update={"sampler": ComponentSpec(name="tpe")})
+    assert explain_idle_sampler(tpe) is None
 
 
 @pytest.mark.parametrize("liar", [True, False])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import optuna
 import pytest
 import torch
 import torch.nn.functional as F
@@ -181,6 +182,64 @@ def test_a_trial_with_a_checkpoint_may_pause_before_it_goes_on(tmp_path: Any) ->
         ("completed", 4),
         ("completed", 4),
     ]
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_paused_trial_has_its_checkpoint_although_the_loop_returns_at_once(tmp_path: Any, asks: bool) -> None:
+    class Pauses(Callback):
+        def on_round(self, members: Any) -> None:
+            for member in members:
+                if len(member.history) == 2:
+                    member.stop("paused")
+
+    @hpo.training_loop("stacking", uses=["epochs", "learning_rate", "batch_size"], stack=True)
+    def stacking(trial: hpo.Trial) -> None:
+        stack = trial.stack(plain)
+        for _ in stack.epochs():
+            stack.report(val_loss=[0.5] * len(stack), val_accuracy=0.5)
+            if asks and stack.should_stop:
+                return
+
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(3)]
+    found = run(configs(), specs, callbacks=[Pauses()])
+    assert [(each.status, len(each.history)) for each in found] == [("paused", 2)] * 3
+    again = run(configs(), [replace(spec, resume=True) for spec in specs])
+    assert [len(each.history) for each in again] == [4] * 3
+    assert losses(again[0])[:2] == losses(found[0])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_a_loop_of_one_trial_returns_counts_and_several_may_return_nothing(count: int) -> None:
+    @hpo.training_loop("stacking", uses=["epochs", "learning_rate", "batch_size"], stack=True)
+    def stacking(trial: hpo.Trial) -> float:
+        stack = trial.stack(plain)
+        for _ in stack.epochs():
+            stack.report(val_loss=[0.5] * len(stack), val_accuracy=0.5)
+        return 0.25
+
+    if count == 1:
+        (found,) = run(configs()[:1], monitor="val_loss", direction="minimize")
+        assert found.returned == {"val_loss": 0.25}
+    else:
+        with pytest.raises(RunError, match="it trains several trials and returned a value; report theirs"):
+            run(configs())
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_a_loop_as_optuna_has_it_completes_its_trials(stacked: bool) -> None:
+    @hpo.training_loop("stacking", uses=["epochs", "learning_rate", "batch_size"], stack=stacked)
+    def stacking(trial: hpo.Trial) -> None:
+        stack = trial.stack(plain) if stacked else None
+        for epoch in trial.epochs() if stack is None else stack.epochs():
+            if stack is None:
+                trial.report(val_loss=1 / epoch)
+            else:
+                stack.report(val_loss=[1 / epoch] * len(stack))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+    found = run(configs(), callbacks=[Prunes(_0=2)])
+    assert [(each.status, len(each.history)) for each in found] == [("pruned", 2), ("completed", 4), ("completed", 4)]
 
 
 def of_positions(outputs: Tensor, y: Tensor) -> Tensor:

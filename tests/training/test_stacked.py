@@ -518,11 +518,21 @@ def test_speeds_of_mixed_cohorts(seconds, most, trials, expected, monkeypatch):
     monkeypatch.setattr(cohort_size, "TIME_LIMIT", float("inf"))
     monkeypatch.setattr(cohort_size, "_seconds_per_step", lambda learner, *_: seconds([1.0] * len(learner.members)))
     sizes = [10, 10, 10, 20, 20, 20, 20, 10]
-    draws = [config(learning_rate=1e-3 * (i + 1), batch_size=size) for i, size in enumerate(sizes)]
-    split = data(draws[0])
+    draws = [[config(learning_rate=1e-3 * (i + 1), batch_size=size)] for i, size in enumerate(sizes)]
+    split = data(draws[0][0])
     monkeypatch.setattr(type(split), "steps", lambda *_: 10)
     found = cohort_size.measure_speeds(draws, split, most, trials)
     assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_a_trial_of_several_fits_is_a_stack_already(monkeypatch):
+    monkeypatch.setattr(cohort_size, "LEAST", 0.0)
+    monkeypatch.setattr(cohort_size, "TIME_LIMIT", float("inf"))
+    seconds = {1: 1.0, 5: 2.0, 10: 3.0, 20: 5.0}  # of a step of so many models
+    monkeypatch.setattr(cohort_size, "_seconds_per_step", lambda learner, *_: seconds[len(learner.members)])
+    draws = [[config(learning_rate=1e-3 * (i + 1), seed=seed) for seed in range(5)] for i in range(8)]
+    found = cohort_size.measure_speeds(draws, data(draws[0][0]), 4, 100)
+    assert found == pytest.approx({1: 1, 2: 2 * 2 / 3, 4: 4 * 2 / 5})
 
 
 def test_likeness():

@@ -92,6 +92,12 @@ def assert_replays_as_it_computes(configs, monkeypatch, **how) -> TapeRecorder:
     return recorder
 
 
+def test_the_last_batch_of_an_epoch_is_never_recorded(monkeypatch):
+    recorder = TapeRecorder()
+    _, learner = train([config(seed=1), config(seed=2)], recorder, monkeypatch, rounds=6)
+    assert len(recorder.tapes) == len(learner._stacks)
+
+
 @pytest.mark.parametrize("optimizer", STACKED)
 def test_every_optimizer(optimizer, monkeypatch):
     """Mixed depths, widths, settings and schedules, with dropout, clipping and decay."""

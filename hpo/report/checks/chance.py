@@ -61,7 +61,7 @@ def _advise_on_seeds(definition: Definition) -> str:
 def split(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check that scores, and the order of the configurations, do not depend on the split of the data.
 
-    Those of a study whose trials have several splits already are found to be ok, whatever a single split does.
+    Those of a study whose trials are means over several splits are found to be ok, whatever a single split does.
     """
     evaluation = _find_evaluation(results, evaluations)
     varied = None if evaluation is None else evaluation.varied.get("split")
@@ -72,7 +72,7 @@ def split(results: Results, evaluations: Evaluations) -> list[Finding]:
         return []
     clear = moved.variance > 0 and (seeded.variance == 0 or ratio_interval(moved, seeded)[1] > 1)
     changed, splits = _count_changes(varied)
-    bad = (clear or 2 * changed > splits) and not evaluation.divided
+    bad = (clear or 2 * changed > splits) and results.definition.fits[0].division is None
     evidence = (
         f"another split moves {results.objective.metric} by {moved.deviation:.2g} (standard deviation), another seed "
         f"by {seeded.deviation:.2g}"

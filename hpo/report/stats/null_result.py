@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpo.report.data.results import Results, TrialRow
@@ -18,22 +19,20 @@ MOST = 5  # leaders
 CONSTANT_SCORES = {"val_r2": 0.0, "val_roc_auc": 0.5, "val_mcc": 0.0, "val_cohen_kappa": 0.0, "val_spearman": 0.0}
 
 
-def list_leaders(results: Results, noise: float, chosen: TrialRow | None = None) -> tuple[TrialRow, ...]:
-    """Return the best trials that the noise cannot tell apart: those within it of the best; at most five.
+def list_leaders(results: Results, noise: float, rows: Sequence[TrialRow] | None = None) -> tuple[TrialRow, ...]:
+    """Return the trials that the noise cannot tell from the best: those within it, and the first; at most five.
 
     Args:
         results: of the study.
         noise: standard error of a value.
-        chosen: the trial that is exported, which is a leader in any case.
+        rows: the trials in the order in which they are of use; by default the best first.
     """
     best = results.best
     if best is None or best.value is None:
         return ()
-    sign = results.signs[0]
-    near = [row for row in results.ranked if sign * ((row.value or 0.0) - best.value) <= noise][:MOST]
-    if chosen is None or chosen.number in [row.number for row in near]:
-        return tuple(near)
-    return (*near[: MOST - 1], chosen)
+    sign, of_use = results.signs[0], results.ranked if rows is None else rows
+    near = [row for row in of_use[1:] if sign * ((row.value or 0.0) - best.value) <= noise]
+    return (*of_use[:1], *near)[:MOST]
 
 
 @dataclass(frozen=True)

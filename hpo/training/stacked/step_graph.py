@@ -107,6 +107,7 @@ class StepGraph:
         """
         shape = _shape_of(batch)
         if self._recording is not None and self._recording.shape == shape:
+            self._shape, self._seen = None, 0  # others, such as an epoch's last batch, are not in a row
             return self._recording.replay(batch, rate)
         if self._failed:
             return self._compute(batch, rate)
