@@ -14,6 +14,7 @@ from hpo.config.resampling import Fit
 from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.execution.trial_links import make_link
 from hpo.study import Study
+from hpo.study.attributes import STAGE_EPOCHS, read_whole
 from hpo.study.racing import count_stages
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data
@@ -93,6 +94,8 @@ class FitTrainer:
         count = next(count for count in self._stages if count > max(known))
         joint.fits, joint.last = self._fits[:count], count == len(self._fits)
         joint.judged = count == self.first
+        if not joint.judged:
+            joint.limit = read_whole(self._study.storage.get_trial(trial.claim.id).user_attrs, STAGE_EPOCHS)
         return joint
 
     def _load(self, trial: RunningTrial, fit: Fit) -> Data:
@@ -135,12 +138,15 @@ class FitTrainer:
                 count = next(count for count in self._stages if count > len(joint.fits))
                 joint.extend(self._fits[:count])
                 joint.last = count == len(self._fits)
+                self._study.storage.set_trial_user_attr(trial.claim.id, STAGE_EPOCHS, joint.limit)
                 earned.append(trial)
                 continue
             log.info("trial %d is dropped after %d of %d fits: %s", trial.claim.number, len(joint.fits),
                      len(self._fits), loss.text)  # fmt: skip
             trial.dropped, joint.member.stopped = loss.text, "pruned"
             callback.tell(joint)
+        if earned:
+            self._study.storage.flush()  # before their later fits have checkpoints
         return earned
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "RACED",
     "SLOTS",
     "SPLIT_NUMBER",
+    "STAGE_EPOCHS",
     "STANDARD_ERROR",
     "STOPPED",
     "TRIAL_SEED",
@@ -52,6 +53,9 @@ DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadl
 DATA_FACTS = "hpo:data_facts"
 log = logging.getLogger("hpo.study")
 FITS = "fits"  # of a trial of several fits: how many its value is the mean of
+STAGE_EPOCHS = (
+    "stage_epochs"  # of a trial that has earned further fits: epochs of those before, the most of a later row
+)
 RACED = "raced"  # of a trial that was dropped: by which other one, on how many fits
 SPLIT_NUMBER = "split_number"  # of a trial that a fork has renumbered: the number whose split it was trained on
 VALUE_FROM = "value_from"  # of a training loop's trial

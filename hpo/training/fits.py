@@ -67,6 +67,7 @@ class JointTrial:
         silent: whether callbacks are told neither of its start nor of its epochs, for they were before.
         judged: whether callbacks are asked about its epochs.
         last: whether it ends with these fits.
+        limit: epochs of its earlier fits, which may have stopped early; None where it has none.
     """
 
     config: TrialConfig
@@ -80,6 +81,7 @@ class JointTrial:
     silent: bool = False
     judged: bool = True
     last: bool = True
+    limit: int | None = None
     started: bool = False
     fresh: bool = False
     told: bool = False
@@ -131,6 +133,7 @@ class JointTrial:
     def exhausted(self) -> bool:
         """True once it has as many epochs as those of its fits that have ended; a loop of the user's own goes on."""
         ended = [len(self.curves[fit.number]) for fit in self.fits if fit.number in self.curves.keys() - self._live]
+        ended += [] if self.limit is None else [self.limit]
         return not self.loop and bool(ended) and len(self.member.history) >= min(ended)
 
     def close_epochs(self) -> Iterator[Metrics]:
@@ -197,7 +200,7 @@ class JointTrial:
 
     def extend(self, fits: tuple[Fit, ...]) -> None:
         """Let the trial have more fits than those that it has done: its rows become the means over all of them."""
-        self.fits = fits
+        self.fits, self.limit = fits, len(self.member.history)
         self.member.history, self.member.steps = [], []
         self.member.best_epoch, self.member.stopped = None, None
         self.silent, self.judged, self.fresh = self.silent or self.started, False, False

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 import hpo
 from hpo.config.resampling import Resampling
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import DefinitionError, OutOfMemoryError, RequestError
 from hpo.execution import trial_fits
 from hpo.execution.reproduce import reproduce
@@ -35,6 +36,9 @@ from hpo.study.files.study_files import StudyFiles, list_local_weights
 from hpo.study.input.study_file import parse_definition
 from hpo.study.racing import compare_fits, count_stages
 from hpo.study.standard_error import standard_error
+from hpo.training.fits import JointTrial
+from hpo.training.member import Member
+from hpo.training.settings import TrainSettings
 from tests.data import small_npz
 from tests.loops import Mine
 from tests.study.helpers import new_storage, sqlite_url
@@ -127,10 +131,23 @@ def test_a_trial_killed_between_the_checkpoints_of_its_fits_ends_with_the_same_b
     assert killed.trials()[0].intermediate_values == whole.trials()[0].intermediate_values
 
 
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_resumed_trial_has_no_more_epochs_than_its_first_fits_had(limit: int | None) -> None:
+    member = Member(TrialConfig(), 0)
+    trial = JointTrial(member.config, member, TrainSettings(), fits=Resampling(folds=5).fits, limit=limit)
+    for fit in trial.fits:
+        trial.begin(fit.number, Member(member.config, fit.number))  # goes on from a checkpoint
+    member.history = [{"epoch": 1}, {"epoch": 2}]
+    assert trial.exhausted == (limit is not None)
+
+
 @pytest.mark.integration
-def test_a_trial_killed_in_a_later_stage_has_the_rows_of_all_its_fits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parameters", [{}, {"epochs": 30, "patience": 2, "learning_rate": 0.03}])
+def test_a_trial_killed_in_a_later_stage_has_the_rows_of_all_its_fits(
+    tmp_path: Path, parameters: Mapping[str, Any]
+) -> None:
     keys: dict[str, Any] = {"folds": 5, "intensify": True, "trials": 1}
-    keys["parameters"] = {**SMALL, "learning_rate": 0.01}
+    keys["parameters"] = {**SMALL, "learning_rate": 0.01, **parameters}
     whole = make(tmp_path, "whole", **keys)
     make_worker(whole, cohort=1, checkpoint_every=0).run()
     (tmp_path / "killed").mkdir()
@@ -140,8 +157,9 @@ def test_a_trial_killed_in_a_later_stage_has_the_rows_of_all_its_fits(tmp_path: 
         "save, count =", "storage = StudyStorage(sys.argv[1])\nsave, count ="
     )
     made = made.replace("    count += 1\n", "    count += 1\n    storage.flush()\n")
-    epochs = len(read_results(whole).trials[0].epochs)
-    arguments = [sys.executable, "-c", made, sqlite_url(tmp_path / "killed"), str(3 * (epochs - 1) + 2)]
+    first = whole.trials()[0].user_attrs["stage_epochs"]
+    assert first == 3 or len(read_results(whole).trials[0].epochs) < 30  # it has stopped early
+    arguments = [sys.executable, "-c", made, sqlite_url(tmp_path / "killed"), str(3 * (first - 1) + 2)]
     assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
     with killed.storage.engine.begin() as connection:
         connection.execute(sa.update(LEASES).values(expires=0.0))
