@@ -334,6 +334,8 @@ def model(
     the batch (`(1, 28, 28)`), `classes` the number of outputs.
     """
 
+    _check_name(name, "model")
+
     def register(function: Function) -> Function:
         entry = ModelEntry(
             name,
@@ -380,6 +382,8 @@ def training_loop(
         integers: the samples of `trial.data` are whole numbers, as they are; see `hpo.model`.
     """
 
+    _check_name(name, "training_loop")
+
     def register(function: Function) -> Function:
         used = _all_uses(uses, parameters)
         entry = ModelEntry(
@@ -393,6 +397,12 @@ def training_loop(
         return function
 
     return register
+
+
+def _check_name(name: object, decorator: str) -> None:
+    """Refuse a decorator without a name, which then has the function itself."""
+    if not isinstance(name, str):
+        raise RegistryError(f'@hpo.{decorator}: needs a name: @hpo.{decorator}("mine")')
 
 
 def _all_uses(uses: Iterable[str], parameters: type[BaseModel] | None) -> frozenset[str]:
@@ -411,6 +421,7 @@ def dataset(name: str, *, task: Task = "classification") -> Callable[[Function],
     Raises:
         RegistryError: the task is unknown.
     """
+    _check_name(name, "dataset")
     if task not in TASKS:
         raise RegistryError(f"data set '{name}': {describe_unknown('task', str(task), TASKS)}")
 
@@ -428,6 +439,8 @@ def metric(name: str, *, direction: Direction = "maximize") -> Callable[[Functio
     several labels both are (samples x labels), outputs before any sigmoid; of regression they are the predictions and
     the targets (samples x targets), both in the targets' own units.
     """
+
+    _check_name(name, "metric")
 
     def register(function: Function) -> Function:
         metrics.add(MetricEntry(name, function, function.__module__, direction))

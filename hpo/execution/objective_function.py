@@ -154,8 +154,10 @@ def _load_pickle(path: Path) -> ObjectiveFunction:
 
 def describe_function(function: Function) -> FunctionReference:
     """Return the reference of a function of this process: by its module, by the script that runs, or by its name."""
-    module = inspect.getmodule(function)  # None of an object that is called, and of what was typed at a prompt
+    module = inspect.getmodule(function)  # None of what was typed at a prompt
     name = getattr(function, "__name__", type(function).__name__)
+    if module is not None and getattr(module, name, None) is not function:
+        module = None  # an object that is called, or made by a function: whoever imports the module finds another
     if module is not None and module.__name__ != "__main__":
         return _make_reference(name, module, None)
     script = getattr(module, "__file__", None)

@@ -115,6 +115,11 @@ def checkpoint(trial: optuna.trial.Trial) -> TrialCheckpoint:
 
     Outside a worker, as under `study.optimize`, the folder is a temporary one, and there is nothing to go on with.
     """
+    if hasattr(trial, "save"):
+        raise RunError(
+            "hpo.checkpoint(trial): is for objective functions; in a training loop take trial.epochs(model=…), or "
+            "trial.state and trial.save"
+        )
     folder: Path | None = getattr(trial, "folder", None)
     if folder is None:
         temporary = tempfile.TemporaryDirectory(prefix="hpo-")

@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 from typing_extensions import override
 
+from hpo.config.trial_config import TrialConfig
 from hpo.study.attributes import TRIAL_SEED
 
 __all__ = ["SEEDLESS", "SeededAttributes", "derive_seed", "seed"]
@@ -53,6 +54,12 @@ def derive_seed(study_seed: int, number: int) -> int:
     return int(np.random.SeedSequence([study_seed, number]).generate_state(1)[0])
 
 
+def find_loop_seed(trial: object) -> int | None:
+    """Return the seed of initial weights that a training loop's trial has for this fit; None of other trials."""
+    config = getattr(trial, "config", None)
+    return config.seed_of_init if isinstance(config, TrialConfig) else None
+
+
 def seed(trial: optuna.trial.BaseTrial) -> int:
     """Seed the generators of random numbers for a trial, and return its seed.
 
@@ -71,9 +78,12 @@ def seed(trial: optuna.trial.BaseTrial) -> int:
 
     Returns:
         The seed, 0 to 2**32 - 1: in a search it follows from the study's seed and the trial's number, in an evaluation
-        it is one that the study has not used. Without a worker, as under `study.optimize`, the study's seed is 0.
+        it is one that the study has not used. Without a worker, as under `study.optimize`, the study's seed is 0. Of a
+        training loop's trial it is the seed of its initial weights, another one for each fit.
     """
-    number = trial.user_attrs.get(TRIAL_SEED)
+    number = find_loop_seed(trial)
+    if number is None:
+        number = trial.user_attrs.get(TRIAL_SEED)
     if not isinstance(number, int):
         number = derive_seed(0, trial.number)
         trial.set_user_attr(TRIAL_SEED, number)

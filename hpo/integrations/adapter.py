@@ -162,7 +162,9 @@ class _LoopTrial:
 
     def report(self, metrics: Mapping[str, float], step: int) -> None:
         del step  # it counts its epochs itself
-        self._trial.report(None, None, **metrics)
+        if float(metrics.get("epoch", 0.0)).is_integer():  # transformers evaluates within epochs too, if it is asked to
+            own = {name: value for name, value in metrics.items() if name not in ("epoch", "step")}
+            self._trial.report(None, None, **own)
 
     def should_stop(self) -> bool:
         return self._trial.should_stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from hpo.utils.text import first_line
 
 __all__ = ["TrialHandler"]
 
+log = logging.getLogger("hpo.integrations")
 WHERE = "hpo.integrations.ignite.TrialHandler"
 
 
@@ -105,6 +107,13 @@ class TrialHandler:
     def _end_epoch(self, evaluator: Any) -> None:
         """Report the metrics of the evaluator after a whole epoch, once, and write a checkpoint."""
         state = self._trainer.state
+        if state.epoch == self._epoch and state.max_epochs is not None and state.epoch < state.max_epochs:
+            log.warning(
+                "%s: the evaluator has run again in epoch %d, and what counts is its first run; give the validation "
+                "data an evaluator of their own",
+                WHERE,
+                state.epoch,
+            )
         if state.epoch <= self._epoch or (state.epoch_length and state.iteration % state.epoch_length):
             return
         self._epoch = state.epoch

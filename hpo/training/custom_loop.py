@@ -184,7 +184,8 @@ class Trial:
             try:
                 yield epoch
             finally:  # also where the loop returns
-                if run.member.stopped == "paused":
+                ended = run.member.stopped in ("paused", "interrupted") and self.epoch == epoch
+                if ended and self.epoch > run.saved:
                     self.save({name: part.state_dict() for name, part in parts.items()})
             if self.epoch < epoch and not run.stopped:
                 raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")

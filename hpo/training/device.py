@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hpo.errors import ConfigError
 
-__all__ = ["select_device", "send_numbers", "set_threads"]
+__all__ = ["copy_to_cpu", "select_device", "send_numbers", "set_threads"]
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -42,3 +42,8 @@ def send_numbers(numbers: Sequence[float], dtype: torch.dtype, device: torch.dev
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)  # from other memory it would wait
+
+
+def copy_to_cpu(value: Tensor) -> Tensor:
+    """Return a copy on the CPU whose numbers follow one another, as files of weights have them."""
+    return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)

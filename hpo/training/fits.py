@@ -219,7 +219,7 @@ class JointTrial:
         member = self.member
         member.origin = results[0].origin
         member.returned = mean_row([dict(each.returned) for each in results])
-        if member.returned and member.history:
+        if member.origin == "returned" and member.history:
             member.best_epoch = int(member.history[-1]["epoch"])
 
 

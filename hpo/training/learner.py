@@ -15,6 +15,7 @@ from hpo.errors import ConfigError
 from hpo.training.averaging import make_average, measure_batch_norm
 from hpo.training.batch_group import BatchGroup
 from hpo.training.data import TrainBatch
+from hpo.training.device import copy_to_cpu
 from hpo.training.losses import column_loss, loss_function, loss_target, reconstruct
 from hpo.training.member import Member, Scores, State, Weights
 from hpo.training.models import parameter_count
@@ -330,7 +331,7 @@ class ModuleLearner:
     def weights(self, member: Member) -> Weights:
         """Copy a member's weights; see `Learner`."""
         assert member is self.members[0]
-        return {name: _copy(value) for name, value in self._evaluated.state_dict().items()}
+        return {name: copy_to_cpu(value) for name, value in self._evaluated.state_dict().items()}
 
     def state(self, member: Member) -> State:
         """Return a member's state; see `Learner`."""
@@ -369,10 +370,6 @@ class ModuleLearner:
 def _reconstruction_result(samples: Tensor, outputs: Tensor | None = None) -> EvalResult:
     loss, error = samples.mean(1).tolist()
     return EvalResult({"loss": loss, "reconstruction_error": error}, outputs, samples)
-
-
-def _copy(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _accuracy(outputs: Tensor, y: Tensor) -> float:

@@ -22,6 +22,7 @@ from hpo.errors import CheckpointError, RunError
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
 from hpo.training.custom_loop import Stateful, Trial
 from hpo.training.data import Data
+from hpo.training.device import copy_to_cpu
 from hpo.training.divergence import find_divergence
 from hpo.training.loop_schedule import LoopSchedule
 from hpo.training.loop_values import read_report, read_returned
@@ -117,6 +118,9 @@ class LoopRun:
         """
         for run in self.peers:
             run._asks = True
+        return self._look()
+
+    def _look(self) -> bool:
         if not self._all_stopped and self._settings.should_stop():
             for run in self.peers:
                 run.member.stop("interrupted")
@@ -201,17 +205,22 @@ class LoopRun:
             LoopInterrupted: the trial has ended, or the worker is to stop, and the loop does not ask.
         """
         member = self.member
-        if self.stopped:
-            if member.stopped in COMPLETE:
-                return False
+        if self.stopped and member.stopped not in COMPLETE:
             raise LoopInterrupted
         values, given = read_report(member.config.model, self._objectives[0], value, step, metrics)
+        if given is not None and "epochs" in member.config.effective() and given > member.config.epochs:
+            raise RunError(
+                f"objective '{member.config.model}': trial.report(…, step={given}): is beyond epochs = "
+                f"{member.config.epochs}, for the step is the epoch; report epochs, or leave 'epochs' out of uses"
+            )
+        if self.stopped:
+            return False
         if (epoch := self._next_epoch(given)) is None:
             return False
         self._record(epoch, values, "trial.report has", judge=judge)
         if self._is_last(epoch):
             member.stop("completed")
-        elif not self._asks and len(member.history) > member.resumed_from + 1 and self.should_stop():
+        elif not self._asks and len(member.history) > member.resumed_from + 1 and self._look():
             raise LoopInterrupted
         return True
 
@@ -278,7 +287,7 @@ class LoopRun:
         if self._read_weights is not None:
             return self._read_weights()
         state = {} if self._model is None else self._model.state_dict()
-        return {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
+        return {name: copy_to_cpu(value) for name, value in state.items() if isinstance(value, Tensor)}
 
     def _update_seconds(self) -> None:
         self.member.seconds = self._seconds_before + time.perf_counter() - self._since

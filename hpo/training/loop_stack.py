@@ -15,7 +15,7 @@ from torch.func import vmap
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, RunError
 from hpo.training.data import epoch_seed
-from hpo.training.device import send_numbers
+from hpo.training.device import copy_to_cpu, send_numbers
 from hpo.training.member import State, Weights
 from hpo.training.optimizers import has_layer_rates
 from hpo.training.precision import compute_type
@@ -482,7 +482,7 @@ class _Group:
     def _copy(self, trial: Trial, parameters: Sequence[Tensor]) -> Weights:
         index = self._index(trial)
         tensors = {**self.stack.views(index, parameters), **self.stack.statistics(index)}
-        return {name: tensors[name].detach().to("cpu", copy=True) for name in self._names[index]}
+        return {name: copy_to_cpu(tensors[name]) for name in self._names[index]}
 
     def state(self, trial: Trial) -> State:
         """Return what a checkpoint of a trial holds."""

@@ -30,6 +30,8 @@ def read_report(
     given, where = dict(metrics), f"objective '{loop}': trial.report"
     if step is None:
         step = given.pop("epoch", None)
+    elif "epoch" in given:
+        raise RunError(f"{where}(…, step, epoch=…): the step is the epoch; give one of them")
     elif value is None and objective != "value":
         value = given.pop("value", None)
     if value is not None:

@@ -46,3 +46,9 @@ def test_an_unknown_name_that_a_study_knows_names_its_module() -> None:
 def test_two_modules_may_not_share_a_name() -> None:
     with pytest.raises(RegistryError, match="choose another name"):
         hpo.model("mlp")(lambda config, shape, classes: None)
+
+
+@pytest.mark.parametrize("decorator", ["training_loop", "model", "metric", "dataset"])
+def test_a_decorator_without_a_name_says_so(decorator: str) -> None:
+    with pytest.raises(RegistryError, match=rf'@hpo\.{decorator}: needs a name: @hpo\.{decorator}\("mine"\)'):
+        getattr(hpo, decorator)(lambda *_: None)

@@ -9,7 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,11 +21,12 @@ import hpo
 from hpo.errors import RegistryError, RequestError, StorageMissingError, StudyConflictError
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_call import ObjectiveTrial, call_objective
-from hpo.execution.objective_function import is_function, load_function, read_study
+from hpo.execution.objective_function import describe_function, is_function, load_function, read_study
 from hpo.execution.script_study import find_directions, read_components
 from hpo.execution.trial_checkpoint import TrialCheckpoint
 from hpo.execution.worker import Worker
 from hpo.execution.worker_options import WorkerOptions
+from hpo.report.data.results import read_results
 from hpo.study import Study, StudyStorage, study_names
 from hpo.study.input.optuna_components import read_component
 from tests.helpers import hpo as hpo_process
@@ -785,3 +789,34 @@ def test_the_time_of_samplers_is_told_from_training(tmp_path: Path) -> None:
     worker = make_worker(study, function=function)
     worker.run()
     assert worker.work.seconds["sampling"] > 0
+
+
+class Called:
+    """An objective that holds its data, as Optuna's FAQ has it."""
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        return trial.suggest_float("x", 0, 1)
+
+
+def make_objective(factor: float) -> Callable[[optuna.Trial], float]:
+    def call_objective(trial: optuna.Trial) -> float:  # the name of another function of this module
+        return factor * trial.suggest_float("x", 0, 1)
+
+    return call_objective
+
+
+@pytest.mark.parametrize("function", [Called(), make_objective(2.0), partial(call_objective, None)])
+def test_a_function_that_its_module_does_not_hold_is_no_functions_of_it(function: Any) -> None:
+    reference = describe_function(function)
+    assert (reference.module, reference.file) == (None, None)
+    assert describe_function(make_objective).module == __name__
+
+
+def test_a_complete_trial_has_not_failed_whatever_its_function_calls_so(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'own.db'}", study_name="own")
+    trial = study.ask()
+    trial.set_user_attr("failure", "none")
+    trial.set_user_attr("message", "converged")
+    study.tell(trial, 0.5)
+    (row,) = read_results(Study(StudyStorage(f"sqlite:///{tmp_path / 'own.db'}"), "own")).trials
+    assert (row.state, row.failure, row.message) == ("COMPLETE", None, None)

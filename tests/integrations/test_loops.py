@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import hpo
 from hpo.config import registry
+from hpo.integrations import adapter
 from hpo.integrations.ignite import TrialHandler
 from hpo.integrations.transformers import TrialCallback
 from tests.study.helpers import make_study
@@ -100,3 +102,11 @@ def test_a_loop_reports_all_metrics_and_goes_on_where_it_was_interrupted(
 def _epochs(study: Any) -> int:
     study.storage.flush()
     return max((len(rows) for rows in study.storage.read_epochs(study.id).values()), default=0)
+
+
+@pytest.mark.parametrize(("epoch", "reported"), [(0.5, []), (1.0, [{"eval_loss": 0.3}])])
+def test_an_evaluation_within_an_epoch_is_no_epoch(epoch: float, reported: list[dict[str, float]]) -> None:
+    seen: list[dict[str, float]] = []
+    trial: Any = SimpleNamespace(report=lambda value, step, **metrics: seen.append(metrics))
+    adapter._LoopTrial(trial).report({"eval_loss": 0.3, "epoch": epoch, "step": 7.0}, 7)
+    assert seen == reported

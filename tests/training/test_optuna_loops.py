@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from hpo.report.data.summary import study_summary
 from hpo.report.data.trial_table import trial_table
 from hpo.study import Study
 from hpo.study.operations.fork import fork_study
+from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import train
 from hpo.training.settings import TrainSettings
+from hpo.training.standalone import write_weights
 from tests.data import small_npz
 from tests.training.own_loops import make, outcome_of, own, rows_of
 from tests.training.resumable import data
@@ -239,6 +242,7 @@ def _backwards(trial: hpo.Trial) -> None:
         (lambda t: t.report(0.5, "a"), r"trial.report\(…, step\): must be a number, not str 'a'"),
         (_backwards, r"trial.report\(…, step=2\): comes after step 3; report steps in their order"),
         (lambda t: t.report(0.5, 1, val_accuracy=0.5), r"val_accuracy is the value; give it once"),
+        (lambda t: t.report(0.5, 1, epoch=2), r"trial.report\(…, step, epoch=…\): the step is the epoch; give one"),
         (lambda t: t.report("good", 1), r"trial.report\(val_accuracy=…\): must be a number, not str 'good'"),
         (lambda _: (0.5, 0.5), r"it returned 2 values, and the study has 1 objective: val_accuracy"),
         (lambda _: "good", r"the returned value: must be a number, not str 'good'"),
@@ -295,7 +299,7 @@ def test_a_pruner_that_says_so_ends_a_loop_that_asks_and_one_that_does_not(tmp_p
     assert (first.state, first.value) == (COMPLETE, 100.0)
     assert second.state == PRUNED
     assert second.value == (0 if how == "ignore" else -7)  # of the best epoch, where nobody asked
-    assert steps == list(range(9 if how == "ignore" else 8))
+    assert steps == list(range(8))  # one that does not ask is ended as it reports
 
 
 def test_a_loop_that_does_not_ask_is_interrupted_as_it_reports() -> None:
@@ -306,6 +310,79 @@ def test_a_loop_that_does_not_ask_is_interrupted_as_it_reports() -> None:
 
     outcome = outcome_of(loop, should_stop=lambda: True)
     assert (outcome.status, len(outcome.history)) == ("interrupted", 2)
+
+
+def test_a_loop_that_never_asks_is_asked_about_at_every_report() -> None:
+    steps: list[int] = []
+
+    def loop(trial: hpo.Trial) -> None:
+        for step in range(30):
+            steps.append(step)
+            trial.report(0.5, step)
+
+    made = TrialConfig(model=own(loop, uses=[]))
+    (outcome,) = train([made], data(made), TrainSettings(should_stop=lambda: len(steps) >= 5))
+    assert (outcome.status, len(outcome.history)) == ("interrupted", 5)
+
+
+def iterate(trial: hpo.Trial) -> None:
+    for step in range(30):  # of ten iterations an epoch
+        trial.report(1 / (step + 1), step)
+
+
+def test_steps_beyond_the_epochs_are_refused_and_not_passed_over() -> None:
+    made = TrialConfig(model=own(iterate, uses=["epochs"]), epochs=3)
+    with pytest.raises(RunError, match=r"step=4\): is beyond epochs = 3, for the step is the epoch; report epochs, or"):
+        train([made], data(made), TrainSettings())
+
+
+def test_a_loop_is_seeded_by_the_seed_of_its_fit() -> None:
+    seeds: list[int] = []
+
+    def loop(trial: hpo.Trial) -> float:
+        seeds.append(hpo.seed(trial))
+        return torch.rand(()).item()
+
+    name = own(loop, uses=[])
+    made = [TrialConfig(model=name, seed=seed) for seed in (1, 2, 1)]
+    found = [train([each], data(each), TrainSettings())[0].history[0]["value"] for each in made]
+    assert seeds == [each.seed_of_init for each in made]
+    assert found[0] == found[2] != found[1]
+
+
+def test_a_checkpoint_of_objective_functions_is_refused_in_a_loop() -> None:
+    with pytest.raises(RunError, match=r"hpo\.checkpoint\(trial\): is for objective functions; in a training loop"):
+        outcome_of(lambda trial: hpo.checkpoint(trial))
+
+
+def test_the_weights_of_a_model_in_another_layout_are_kept(tmp_path: Path) -> None:
+    def loop(trial: hpo.Trial) -> None:
+        model = nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
+        trial.keep(model)
+        trial.report(0.5, 0)
+
+    weights = outcome_of(loop).weights
+    assert weights is not None
+    write_weights(tmp_path / "kept.safetensors", weights)
+    assert all(value.is_contiguous() for value in weights.values())
+
+
+def test_an_epoch_that_has_ended_is_saved_although_the_loop_returns_at_once(tmp_path: Path) -> None:
+    epochs: list[int] = []
+
+    def loop(trial: hpo.Trial) -> None:
+        model = nn.Linear(1, 1)
+        for epoch in trial.epochs(model=model):
+            epochs.append(epoch)
+            trial.report(val_accuracy=0.5)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+    made = TrialConfig(model=own(loop, uses=["epochs"]), epochs=4)
+    spec = CheckpointSpec(tmp_path / "trial.pt", every=3600)
+    train([made], data(made), TrainSettings(should_stop=lambda: len(epochs) == 2), [spec])
+    train([made], data(made), TrainSettings(), [replace(spec, resume=True)])
+    assert epochs == [1, 2, 3, 4]
 
 
 def test_a_stop_is_no_pruning_although_the_loop_raises_it() -> None:
@@ -353,6 +430,17 @@ def test_a_returned_value_counts_and_the_weights_are_those_that_it_speaks_of(
 def test_without_the_objective_a_returned_table_is_merely_recorded() -> None:
     outcome = returned([0.5, 0.75, 0.5], {"note": 3})
     assert (outcome.origin, outcome.best_epoch, outcome.returned) == ("best epoch", 1, {"note": 3})
+
+
+def test_so_it_is_of_several_fits(tmp_path: Path) -> None:
+    def loop(trial: hpo.Trial) -> object:
+        for value in (0.5, 0.9, 0.5):
+            trial.report(val_accuracy=value)
+        return {"note": 3}
+
+    path = str(small_npz(tmp_path / "small.npz"))
+    (trial,) = run(tmp_path, loop, objective="val_accuracy", seeds=3, dataset=path).trials()
+    assert (trial.value, trial.user_attrs["value_from"]) == (pytest.approx(0.9), "best epoch")
 
 
 def test_several_objectives_are_returned_in_their_order_or_by_name(tmp_path: Path) -> None:

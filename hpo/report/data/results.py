@@ -349,6 +349,7 @@ def _make_row(
 ) -> TrialRow:
     attrs = trial.user_attrs
     params = _read_params(trial)
+    failed = {} if trial.state == TrialState.COMPLETE else attrs  # what a function calls so may be no failure
     return TrialRow(
         number=trial.number,
         state=state_name(trial),
@@ -362,8 +363,8 @@ def _make_row(
         seconds=_read_seconds(trial, epochs),
         best_epoch=read_whole(attrs, "best_epoch"),
         parameter_count=read_whole(attrs, "parameter_count"),
-        failure=read_text(attrs, "failure") or (UNEXPLAINED if trial.state == TrialState.FAIL else None),
-        message=read_text(attrs, "message") or read_text(trial.system_attrs, "fail_reason"),  # of Optuna before 3.0
+        failure=read_text(failed, "failure") or (UNEXPLAINED if trial.state == TrialState.FAIL else None),
+        message=read_text(failed, "message") or read_text(trial.system_attrs, "fail_reason"),  # of Optuna before 3.0
         seed=read_whole(attrs, TRIAL_SEED),
         baseline=study.is_baseline(trial.number),
         extra=study.is_extra(trial.number),
