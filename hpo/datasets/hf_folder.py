@@ -4,6 +4,7 @@ table.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 from collections.abc import Mapping, Sequence
@@ -162,7 +163,8 @@ def _read_images(
     path: Path, parts: Mapping[str, Any], column: str, source: DatasetSource
 ) -> tuple[dict[str, Array], dict[str, Array], list[str]]:
     """Return the images by part, which of its rows they are, and what is to be told."""
-    names = {part: [f"{part}-{row:08d}.image" for row in range(len(rows))] for part, rows in parts.items()}
+    own = hashlib.sha256(column.encode(errors="surrogatepass")).hexdigest()[:8]  # another column has other images
+    names = {part: [f"{part}-{row:08d}-{own}.image" for row in range(len(rows))] for part, rows in parts.items()}
     every = [name for part in names.values() for name in part]
     unpack = partial(_write_images, path, parts, column, names)
     images = open_images([read_state(path, _belongs)], every, source.resize, unpack)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -45,6 +45,8 @@ def save_data(data: object) -> object:
         return str(_save_samples(data))
     if isinstance(data, Mapping):
         return data
+    if isinstance(data, tuple) and len(data) == 2:
+        _check_missing(data[1])
     try:
         if isinstance(data, tuple) and len(data) == 2 and not _is_frame(data[0]):
             return str(_save("arrays", ".npz", lambda file: np.savez(file, X=_to_array(data[0]), y=_to_array(data[1]))))
@@ -133,12 +135,44 @@ def _save_with_labels(frame: Any, labels: Any) -> dict[str, object]:
         columns = _to_polars(labels)
     else:
         array = _to_array(labels)
-        names = [str(getattr(labels, "name", None) or "label")]
-        names = names if array.ndim == 1 else [f"label{i}" for i in range(array.shape[1])]
+        named = getattr(labels, "name", None)
+        names = ["label"] if array.ndim == 1 else [f"label{i}" for i in range(array.shape[1])]
+        names = [str(named)] if named else [_find_free_name(name, table.columns) for name in names]
         columns = pl.DataFrame(array, schema=names)
     whole = table.drop(columns.columns, strict=False).hstack(columns)
     path = _save("table", ".parquet", lambda file: whole.write_parquet(file))
     return {"path": str(path), "label": list(columns.columns)}
+
+
+def _find_free_name(name: str, taken: Collection[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _check_missing(labels: Any) -> None:
+    """Refuse labels of which some are missing: as texts they would be a class of their own.
+
+    Raises:
+        DefinitionError: says how many.
+    """
+    if _is_frame(labels) or hasattr(labels, "detach"):
+        return
+    array = np.asarray(labels)
+    if array.dtype.kind != "O":
+        return
+    missing = sum(map(_is_missing, array.ravel()))
+    if missing:
+        raise DefinitionError(
+            f"dataset: {missing:,} of {array.size:,} labels of y are missing; leave these rows out of X and y, or give "
+            "one DataFrame and the label's name, of which they are left out"
+        )
+
+
+def _is_missing(value: Any) -> bool:
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
 
 
 def _to_polars(frame: Any) -> Any:
@@ -148,7 +182,9 @@ def _to_polars(frame: Any) -> Any:
 
 
 def _to_array(value: Any) -> Any:
-    value = value.detach().cpu() if hasattr(value, "detach") else value
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.permute(0, 2, 3, 1) if value.ndim == 4 else value  # images as files of arrays have them
     array = np.asarray(value)
     return array.astype(str) if array.dtype.kind == "O" else array
 

@@ -193,10 +193,12 @@ def _sample_shape(x: Any, dataset: Dataset) -> tuple[int, ...]:
 
 
 def _digest(reader: Reader, path: Path, source: DatasetSource | None) -> dict[str, str]:
-    """Return the SHA-256 of all files of a data set, by name."""
-    digests = dict(reader.digest(path))
-    for part in _part_paths(source):
-        digests |= find_reader(part).digest(part)
+    """Return the SHA-256 of all files of a data set, by name; of one name all but the last have their place."""
+    parts = [reader.digest(path), *(find_reader(part).digest(part) for part in _part_paths(source))]
+    digests: dict[str, str] = {}
+    for place, part in enumerate(parts):
+        later = {name for other in parts[place + 1 :] for name in other}
+        digests |= {f"{place + 1}:{name}" if name in later else name: sha256 for name, sha256 in part.items()}
     return digests
 
 

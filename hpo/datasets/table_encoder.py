@@ -228,6 +228,7 @@ class TableEncoder(BaseModel):
             numbers -= shift[:, None]
             numbers /= scale[:, None]
         np.clip(numbers, -HUGE, HUGE, out=numbers)  # far outside of a training part that is nearly constant
+        numbers[scale >= HUGE] = 0  # of a constant one, exactly
         for i, deviates in by_rank:
             numbers[i] = deviates
 

@@ -378,3 +378,17 @@ def test_describe_needs_no_torch():
     code = "import sys; from hpo.datasets import describe; print(describe()[0].problem, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+def test_a_training_file_named_as_the_test_file_is_known_too(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        rows = [f"{row % 7},{'ab'[row % 2]}" for row in range(40)]
+        (tmp_path / part / "data.csv").write_text("\n".join(["x,y", *rows]))
+    given = {"path": str(tmp_path / "train" / "data.csv"), "label": "y", "test": str(tmp_path / "test" / "data.csv")}
+    reference = make_reference(given)
+    assert len(reference.sha256) == 2
+    load(reference)
+    (tmp_path / "train" / "data.csv").write_text("\n".join(["x,y", *(f"{row % 7},b" for row in range(40)), "7,a"]))
+    with pytest.raises(DataError, match="is not the file that the study was made with"):
+        load(reference)

@@ -116,3 +116,12 @@ def test_what_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "own/state.json").write_text("{")
     assert "is no complete data set of save_to_disk" in refused(tmp_path / "own")
     assert not can_read(tmp_path)
+
+
+def test_each_column_of_images_has_its_own(tmp_path: Path) -> None:
+    made = {name: [Image.fromarray(np.full((8, 8), value, np.uint8))] * 40 for name, value in (("a", 10), ("b", 200))}
+    kinds = hf.Features({"a": hf.Image(), "b": hf.Image(), "label": hf.Value("int64")})
+    hf.Dataset.from_dict({**made, "label": [0, 1] * 20}, features=kinds).save_to_disk(str(tmp_path / "two"))
+    for drop, value in (("b", 10), ("a", 200)):
+        read = read_source(tmp_path / "two", DatasetSource(label=("label",), drop=(drop,)))
+        assert read.train[0].max() == value  # type: ignore[index]

@@ -93,3 +93,23 @@ def test_a_column_that_cannot_be_saved_is_named(value: object) -> None:
         DefinitionError, match=f"column 'odd' of the DataFrame holds values of the type {type(value).__name__},"
     ):
         save_data(FRAME.assign(odd=[value] * len(FRAME)))
+
+
+@pytest.mark.parametrize("labels", [pd.Series(["a", "b", None] * 20), pd.Categorical(["a", "b", None] * 20)])
+@pytest.mark.parametrize("x", [np.zeros((60, 2)), pd.DataFrame({"u": np.arange(60.0)})])
+def test_missing_labels_are_no_class(labels: object, x: object) -> None:
+    with pytest.raises(DefinitionError, match="20 of 60 labels of y are missing; leave these rows out of X and y"):
+        save_data((x, labels))
+
+
+def test_a_feature_with_the_name_of_unnamed_labels_stays() -> None:
+    saved = save_data((pd.DataFrame({"u": np.arange(40.0), "label": np.arange(40.0)}), np.arange(40) % 2))
+    assert isinstance(saved, dict)
+    assert pl.read_parquet(saved["path"]).columns == ["u", "label", "label_"]
+    assert saved["label"] == ["label_"]
+
+
+def test_images_of_torch_keep_their_axes() -> None:
+    x, y = torch.rand(60, 3, 8, 4), torch.arange(60) % 2
+    for data in (TensorDataset(x, y), (x, y)):
+        assert make_reference(save_data(data)).shape == (3, 8, 4)

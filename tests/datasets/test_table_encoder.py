@@ -197,3 +197,8 @@ def test_wide_tables_leave_no_column_out() -> None:
     features = [Feature(name=str(i), column=str(i)) for i in range(37)]
     encoded = TableEncoder.fit(x, np.arange(50), features, "symmetric").apply(x)
     np.testing.assert_allclose(encoded, 2 * (x - x.min(0)) / np.ptp(x, 0) - 1, atol=1e-5)
+
+
+def test_a_constant_whole_number_is_exactly_zero() -> None:
+    encoder = TableEncoder.fit(np.full((4, 1), 5, np.float32), np.arange(4), [Feature(name="f", column="f")], "none")
+    assert encoder.apply(np.array([[5], [7]], np.float32)).tolist() == [[0], [0]]
