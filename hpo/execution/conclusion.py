@@ -38,7 +38,7 @@ log = logging.getLogger("hpo.study")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a study has come to.
+    """Verdict on a study.
 
     Attributes:
         lines: the verdict in words; none where none is asked for, or the study goes on.

@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from functools import partial
-from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from hpo.config.trial_config import TrialConfig
-from hpo.errors import CheckpointError, RunError
+from hpo.errors import RunError
 from hpo.training.data import epoch_seed
-from hpo.training.device import copy_to_cpu, send_numbers
-from hpo.training.member import State, Weights
-from hpo.training.optimizers import has_layer_rates
+from hpo.training.device import send_numbers
+from hpo.training.loop_group import LoopGroup, Loss
+from hpo.training.member import State
 from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
 from hpo.training.schedules import rate_at
-from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
-from hpo.training.stacked.check import find_parameter_obstacle, load_modules, why_modules_alone
-from hpo.training.stacked.modules import SerialModules, StackedModules
-from hpo.training.stacked.noise import noise_key, noise_seed
-from hpo.training.stacked.optimizers import make_stacked_optimizer, optimizer_family
-from hpo.training.stacked.optimizers.state import load_state, read_state
+from hpo.training.stacked.check import find_parameter_obstacle, why_modules_alone
+from hpo.training.stacked.noise import noise_seed
+from hpo.training.stacked.optimizers import optimizer_family
 from hpo.training.stacked.structure import structure_of
-from hpo.utils.text import first_line, quantity
+from hpo.utils.text import quantity
 
 if TYPE_CHECKING:
     from hpo.training.custom_loop import Trial
     from hpo.training.loop_run import LoopRun
 
 __all__ = ["Stack"]
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-EVALUATION_BATCH = 1024
 
 
 class Stack:
@@ -64,7 +55,7 @@ class Stack:
         self._shape: tuple[int, ...] | None = None
         self._steps: int | None = None  # of an epoch, where rates follow schedules
         self._step = 0  # how many of them are done
-        self._groups: list[_Group] = []
+        self._groups: list[LoopGroup] = []
         self._checked: dict[Hashable, str | None] = {}
         self._trains = False  # whether the epoch's steps go on
 
@@ -306,7 +297,7 @@ class Stack:
                 self._checked[structure] = why_modules_alone(pair, x, self._shape)
                 if self._checked[structure] is not None:
                     self._refuse_parameters(modules[0])
-            group = _Group(trials, modules, self._shape, x.device, alone=self._checked[structure] is not None)
+            group = LoopGroup(trials, modules, self._shape, x.device, alone=self._checked[structure] is not None)
             self._groups.append(group)
             for trial in trials:
                 if (state := self._states[id(trial)]) is not None:
@@ -345,7 +336,7 @@ class Stack:
                 return group.state(trial)
         return self._states[id(trial)] or {}
 
-    def _placed(self) -> Iterator[tuple[_Group, list[int]]]:
+    def _placed(self) -> Iterator[tuple[LoopGroup, list[int]]]:
         """Yield each group with its trials' places among those in training."""
         places = {id(trial): place for place, trial in enumerate(self.trials)}
         for group in self._groups:
@@ -369,141 +360,3 @@ def _takes(module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:
         return loss(module(x), y).ndim == 0
     except Exception:  # a model or a loss of the user's can raise anything
         return False
-
-
-def _refuse_configs(configs: Sequence[TrialConfig]) -> None:
-    """Refuse what a step of a stack cannot do."""
-    name = configs[0].model
-    if any(config.optimizer == "lbfgs" for config in configs):
-        raise RunError(
-            f"objective '{name}': trial.stack has no optimizer lbfgs, which computes a batch several times; take "
-            "another one, or write a loop of one trial"
-        )
-    if any(compute_type(config) == torch.float16 for config in configs):
-        raise RunError(
-            f"objective '{name}': trial.stack does not scale losses, as precision float16 needs; take bfloat16, or "
-            "write a loop of one trial"
-        )
-
-
-def _loss_key(loss: object) -> Hashable:
-    """Return what is equal for losses that compute the same of other numbers: a function's code, or a class."""
-    if isinstance(loss, partial):
-        return partial, _loss_key(loss.func), tuple(sorted(loss.keywords)), len(loss.args)
-    if isinstance(loss, FunctionType | MethodType):
-        return loss.__code__
-    return id(loss) if isinstance(loss, BuiltinFunctionType) else (type(loss).__module__, type(loss).__qualname__)
-
-
-class _Group:
-    """Trials whose models are one computation."""
-
-    def __init__(
-        self,
-        trials: Sequence[Trial],
-        modules: Sequence[nn.Module],
-        shape: tuple[int, ...],
-        device: torch.device,
-        *,
-        alone: bool,
-    ) -> None:
-        self.trials = list(trials)
-        self._names = [list(module.state_dict()) for module in modules]
-        configs = [trial.config for trial in trials]
-        _refuse_configs(configs)
-        self.noise_keys = [noise_key(config) for config in configs]
-        made = SerialModules if alone else StackedModules
-        by_layer = any(map(has_layer_rates, configs))
-        self.stack = made(modules, shape, device, by_layer=by_layer, precision=compute_type(configs[0]))
-        load_modules(self.stack, modules)
-        self._update = make_stacked_optimizer(configs, self.stack.parameters, self.stack.below)
-        self._average = make_average(configs, self.stack.parameters)
-        if self.stack.normalised and any(config.averages_weights for config in configs):
-            raise RunError(
-                f"objective '{configs[0].model}': trial.stack cannot average the weights of models with batch "
-                "normalisation, whose statistics would have to be measured anew; train them one at a time, or without "
-                "averages"
-            )
-        self._gradients = [torch.empty_like(each) for each in self.stack.parameters]
-        self._joint: dict[Hashable, bool] = {}  # by what a loss computes: a lambda is a new function at every step
-
-    def step(self, x: Tensor, y: Tensor, loss: Loss, rates: Sequence[float], *, several: bool) -> Tensor:
-        outputs = self.stack.forward(x.flatten(2 if several else 1), train=True).mT.clone().requires_grad_()
-        losses = self._losses(outputs, y, loss, several=several)
-        (by_outputs,) = torch.autograd.grad(losses.sum(), outputs)
-        rate = send_numbers(rates, self.stack.output.dtype, x.device).view(-1, 1, 1)
-        with torch.no_grad():
-            self.stack.backward(x, by_outputs.mT, self._gradients, add=False)
-            if self._update is not None:
-                self._update.advance()
-                self._update.step(self._gradients, rate)
-            else:
-                for numbers, gradient in zip(self.stack.parameters, self._gradients, strict=True):
-                    numbers.sub_(gradient * rate)
-            if self._average is not None:
-                self._average.step()
-        return losses.detach()
-
-    def end_epoch(self) -> None:
-        """Take the epoch's weights into their averages, where there are such."""
-        if self._average is not None:
-            self._average.end_epoch()
-
-    def predict(self, x: Tensor) -> Tensor:
-        """Return outputs (trials, n, outputs) for samples (n, …), of the weights to evaluate."""
-        with exchange_weights(self.stack.parameters, find_averages(self._update, self._average)):
-            parts = [
-                self.stack.forward(each.flatten(1), train=False).mT.clone() for each in torch.split(x, EVALUATION_BATCH)
-            ]
-        return torch.cat(parts, 1)
-
-    def _losses(self, outputs: Tensor, y: Tensor, loss: Loss, *, several: bool) -> Tensor:
-        """Return each member's loss; at once, where the first time shows that this gives the same."""
-        key = _loss_key(loss)
-        if self._joint.get(key, True):
-            try:
-                joint: Tensor = vmap(loss, (0, 0 if several else None), randomness="error")(outputs, y)
-                if key in self._joint:
-                    return joint
-            except Exception:  # what vmap has no rule for
-                self._joint[key] = False
-        alone = torch.stack([loss(each, y[index] if several else y) for index, each in enumerate(outputs)])
-        if key not in self._joint:
-            self._joint[key] = joint.shape == alone.shape and torch.allclose(joint, alone, rtol=1e-5, atol=1e-7)
-        return alone
-
-    def _index(self, trial: Trial) -> int:
-        return next(index for index, each in enumerate(self.trials) if each is trial)
-
-    def weights(self, trial: Trial) -> Weights:
-        """Return a copy of the weights that a trial is evaluated with, on the CPU, as its module's state dict."""
-        return self._copy(trial, find_averages(self._update, self._average) or self.stack.parameters)
-
-    def _copy(self, trial: Trial, parameters: Sequence[Tensor]) -> Weights:
-        index = self._index(trial)
-        tensors = {**self.stack.views(index, parameters), **self.stack.statistics(index)}
-        return {name: copy_to_cpu(tensors[name]) for name in self._names[index]}
-
-    def state(self, trial: Trial) -> State:
-        """Return what a checkpoint of a trial holds."""
-        slots = read_state([self._update, self._average], self._index(trial), self.stack.views)
-        weights, steps = self._copy(trial, self.stack.parameters), self._update.steps if self._update else 0
-        return {"weights": weights, "slots": slots, "steps": steps}
-
-    @torch.no_grad()
-    def load(self, trial: Trial, state: State) -> None:
-        """Load what `state` returned.
-
-        Raises:
-            CheckpointError: it is another model's.
-        """
-        index = self._index(trial)
-        tensors = {**self.stack.views(index, self.stack.parameters), **self.stack.statistics(index)}
-        try:
-            for name in self._names[index]:
-                tensors[name].copy_(state["weights"][name])
-            load_state([self._update, self._average], index, self.stack.views, state["slots"])
-            if self._update is not None:
-                self._update.steps = int(state["steps"])
-        except (KeyError, RuntimeError, TypeError) as error:
-            raise CheckpointError(f"the model does not fit its checkpoint: {first_line(error)}") from error
