@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 import torch
 from ignite.engine import Events, create_supervised_evaluator, create_supervised_trainer
@@ -110,3 +111,14 @@ def test_an_evaluation_within_an_epoch_is_no_epoch(epoch: float, reported: list[
     trial: Any = SimpleNamespace(report=lambda value, step, **metrics: seen.append(metrics))
     adapter._LoopTrial(trial).report({"eval_loss": 0.3, "epoch": epoch, "step": 7.0}, 7)
     assert seen == reported
+
+
+def test_an_evaluator_that_runs_twice_in_an_epoch_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Linear(1, 1)
+    trainer = create_supervised_trainer(model, torch.optim.SGD(model.parameters(), lr=0.1), nn.functional.mse_loss)
+    evaluator = create_supervised_evaluator(model, {"error": Loss(nn.functional.mse_loss)})
+    trainer.on(Events.EPOCH_COMPLETED)(lambda: [evaluator.run([(X, 3 * X)]) for _ in range(2)])
+    handler = TrialHandler(optuna.trial.FixedTrial({}))
+    handler.attach(trainer, evaluator, {"model": model})
+    trainer.run([(X, 3 * X)], max_epochs=2)
+    assert "the evaluator has run again in epoch 1, and what counts is its first run" in caplog.text

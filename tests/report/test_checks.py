@@ -370,6 +370,9 @@ def test_a_mean_over_fits_is_not_judged_by_single_runs() -> None:
     assert "as the mean over 5 fits" in means.evidence
     (moved,) = split(of_folds(values), [evaluation])
     assert (moved.level, moved.advice) == ("ok", "")
+    own = single.definition.model_copy(update={"resplit": "per_trial"})  # a split of its own is no mean over splits
+    (moved,) = split(replace(single, definition=own), [evaluation])
+    assert moved.advice == "let a trial's value be the mean over folds"
     (moved,) = split(single, [runs(*spread, moved=0.8 + 0.1 * np.array([-1.0, 0.0, 1.0, -1.0, 1.0]))])
     assert (moved.level, moved.advice) == ("warning", "let a trial's value be the mean over folds")
 
