@@ -286,14 +286,22 @@ def _open(url: URL, arguments: Mapping[str, Any]) -> RDBStorage:
     """Open Optuna's storage there, and make its tables and ours where they are missing."""
     # RDBStorage passes the URL through str.format.
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    rdb = RDBStorage(text, **{**arguments, "engine_kwargs": _engine_options(url, arguments["engine_kwargs"] or {})})
-    # One look for all of them: by itself `create_all` asks MySQL about each table.
-    present = set(sa.inspect(rdb.engine).get_table_names())
-    metadata.create_all(rdb.engine, [table for table in metadata.sorted_tables if table.name not in present])
-    if url.get_backend_name() == "sqlite":
-        MACHINES.create(rdb.engine, checkfirst=True)
-    if url.get_backend_name() == "mysql":
-        store_fractions(rdb.engine)
+    rdb = RDBStorage.__new__(RDBStorage)
+    try:
+        engine_options = _engine_options(url, arguments["engine_kwargs"] or {})
+        RDBStorage.__init__(rdb, text, **{**arguments, "engine_kwargs": engine_options})
+        # One look for all of them: by itself `create_all` asks MySQL about each table.
+        present = set(sa.inspect(rdb.engine).get_table_names())
+        metadata.create_all(rdb.engine, [table for table in metadata.sorted_tables if table.name not in present])
+        if url.get_backend_name() == "sqlite":
+            MACHINES.create(rdb.engine, checkfirst=True)
+        if url.get_backend_name() == "mysql":
+            store_fractions(rdb.engine)
+    except BaseException:
+        # Each failed try would keep its connection until it is collected: twenty workers used up a server's hundred.
+        if hasattr(rdb, "engine"):
+            rdb.engine.dispose()
+        raise
     return rdb
 
 

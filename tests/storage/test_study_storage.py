@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
 from hpo.errors import StorageError
+from hpo.storage.schema import metadata
 from hpo.storage.study_storage import LeaseGrant
 from hpo.storage.url import mask, normalize
 from hpo.study import StudyStorage
@@ -186,6 +188,35 @@ def test_many_processes_open_one_empty_database_at_once(any_url: str) -> None:
         [sys.executable, "-c", OPEN_AT_ONCE, any_url], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.strip() == str([0] * 20), done.stderr
+
+
+def test_tries_to_open_that_fail_keep_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[object] = []
+    kept_at_failures: list[int] = []
+    create_all = metadata.create_all
+
+    def create_at_the_third_try(bind: sa.Engine, *args: object) -> None:
+        if len(kept_at_failures) < 2:
+            kept_at_failures.append(len(kept))
+            raise sa.exc.OperationalError("CREATE TABLE", {}, sqlite3.OperationalError("table already exists"))
+        create_all(bind, *args)
+
+    def on_connect(connection: object, _record: object) -> None:
+        kept.append(connection)
+
+    def on_close(connection: object, _record: object) -> None:
+        kept.remove(connection)
+
+    monkeypatch.setattr(metadata, "create_all", create_at_the_third_try)
+    sa.event.listen(sa.Pool, "connect", on_connect)
+    sa.event.listen(sa.Pool, "close", on_close)
+    try:
+        StudyStorage(sqlite_url(tmp_path)).engine.dispose()
+    finally:
+        sa.event.remove(sa.Pool, "connect", on_connect)
+        sa.event.remove(sa.Pool, "close", on_close)
+    assert kept_at_failures[0] == kept_at_failures[1]
+    assert kept == []
 
 
 def test_sqlite_writes_ahead(tmp_path: Path) -> None:
