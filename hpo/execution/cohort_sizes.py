@@ -97,9 +97,8 @@ class CohortSizes:
             most = min(len(configs), self._trials(self._largest))
             size = self._try(lambda: self._measure(configs, first.config, most), 1)
             self._measured[like] = size
-            self._say(
-                f"trains up to {size} like trial {first.claim.number} at once: as fast as any number, by measurement"
-            )
+            number = "one at a time" if size == 1 else f"up to {size} at once"
+            self._say(f"trains trials like trial {first.claim.number} {number}, by measurement")
         return self._measured[like]
 
     def _measure(self, configs: Sequence[TrialConfig], first: TrialConfig, most: int) -> int:
