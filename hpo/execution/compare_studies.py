@@ -8,7 +8,7 @@ from hpo.datasets import DatasetReference, load
 from hpo.errors import RequestError
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import read_results
-from hpo.report.export_config import rank_trials
+from hpo.report.export_config import rank_configurations
 from hpo.study import Study
 from hpo.study.definition import Candidate, test_metric
 from hpo.study.operations.candidates import make_comparison_candidate
@@ -117,7 +117,7 @@ def choose_configuration(study: Study) -> tuple[int | None, TrialConfig, str]:
         if evaluation.on_own_data and not evaluation.refit and best is not None and best.config is not None:
             return best.trial, _original(study, best.trial, best.config), "the best from fresh seeds"
     results = read_results(study)
-    row = next((row for row in rank_trials(study, results) if row.config is not None), None)
+    row = next((row for row in rank_configurations(study, results) if row.config is not None), None)
     if row is None or row.config is None:
         raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")
     is_best = results.best is not None and row.number == results.best.number

@@ -21,7 +21,7 @@ from hpo.report.chapters.verdict import describe_evaluation
 from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults, read_evaluations
 from hpo.report.data.results import read_results
-from hpo.report.export_config import choose_exported, rank_trials
+from hpo.report.export_config import choose_exported, rank_configurations
 from hpo.report.format import gain_text, names_text
 from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, EvaluationStats, compare_candidates
 from hpo.report.stats.null_result import explain_null_result, list_leaders
@@ -84,7 +84,7 @@ class Conclusion:
             return Verdict((f"not settled: {explain_unsettled(last, results.definition, results.budget.trials)}",))
         if (null := explain_null_result(results)) is not None:
             return Verdict((str(null),))
-        leaders = [row.number for row in list_leaders(results, settled.noise, rank_trials(self.study, results))]
+        leaders = [row.number for row in list_leaders(results, settled.noise, rank_configurations(self.study, results))]
         noise = gain_text(results.objective.metric, settled.noise)
         if len(leaders) == 1:
             return Verdict((f"trial {leaders[0]} leads by more than the noise, {noise}",))

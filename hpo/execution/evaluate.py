@@ -30,7 +30,7 @@ from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
 from hpo.report.dashboard.publish import publish_report
 from hpo.report.data.evaluations import EvaluationResults, read_comparisons, read_evaluations
 from hpo.report.data.results import read_results
-from hpo.report.export_config import rank_trials
+from hpo.report.export_config import rank_configurations
 from hpo.report.report_data import read_report_data
 from hpo.report.stats.across_datasets import compare_across
 from hpo.report.stats.evaluation_stats import EvaluationStats, compare_candidates
@@ -306,7 +306,7 @@ def choose_candidates(
         RequestError: no trial is complete, the study is an evaluation itself, or it cannot be tested.
     """
     _check_objectives(study)
-    rows = [row for row in rank_trials(study, read_results(study)) if row.config is not None][:top]
+    rows = [row for row in rank_configurations(study, read_results(study)) if row.config is not None][:top]
     candidates = [(row.number, row.config, row.best_epoch) for row in rows if row.config is not None]
     if not candidates:
         raise RequestError(f"evaluate: study '{study.name}' has no COMPLETE trial to train again; launch it first")

@@ -16,7 +16,7 @@ from hpo.report.stats.choice import Choice, choose_trial, default_rule
 from hpo.study import Study
 from hpo.study.operations.candidates import parameter_values_of
 
-__all__ = ["Format", "choose_exported", "export_config", "rank_trials"]
+__all__ = ["Format", "choose_exported", "export_config", "rank_configurations"]
 
 Format = Literal["toml", "json", "yaml", "python"]
 
@@ -84,10 +84,10 @@ def choose_exported(
     return choose_trial(results, rule, table, read_evaluations(study) if name == "evaluated" else (), among)
 
 
-def rank_trials(study: Study, results: Results) -> list[TrialRow]:
-    """List the trials in the order in which they are of use: that which is exported, then the best ones.
+def rank_configurations(study: Study, results: Results) -> list[TrialRow]:
+    """Rank the configurations by their trials: that which is exported, then the best ones.
 
-    Of equal configurations, from whatever seed, there is only the first.
+    Of equal configurations, from whatever seed, only the first trial is listed.
     """
     choice = choose_exported(study, results) if results.best is not None else None
     first = [] if choice is None or choice.rule == "best" else [choice.row]

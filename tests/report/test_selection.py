@@ -25,7 +25,7 @@ from hpo.report.data.corrected_score import BestSoFar, CorrectedScore, describe_
 from hpo.report.data.evaluations import CandidateRuns, read_evaluations
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.data.sample_scores import SampleTable
-from hpo.report.export_config import export_config
+from hpo.report.export_config import export_config, rank_configurations
 from hpo.report.format import number_of
 from hpo.report.render.json import report_document, report_schema
 from hpo.report.report_data import read_report_data
@@ -304,6 +304,18 @@ def test_where_trials_share_the_best_value_the_default_is_the_cheapest(tmp_path:
     assert choose_trial(tied, among={1, 2}).row.number == 2
     assert "# rule one_se: of the 6 trials" in export_config(tied)
     assert default_rule(results) == "best"
+
+
+def test_configurations_are_ranked_once_each_and_the_exported_one_first(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=5)
+    results = read_results(study)
+    assert results.best is not None
+    rows = [replace(row, values=results.best.values, parameter_count=100 - row.number) for row in results.trials]
+    first = rows[0].config
+    assert first is not None
+    rows[3] = replace(rows[3], config=first.model_copy(update={"seed": 7, "split_seed": 7}))
+    tied = replace(results, trials=tuple(rows))
+    assert [row.number for row in rank_configurations(study, tied)] == [4, 0, 1, 2]
 
 
 def test_of_equally_cheap_trials_the_best_is_taken_and_the_reason_is_true(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import DatasetReference
+from hpo.datasets import DatasetReference, DatasetSource
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.stats.study_comparison import (
     compare_studies,
@@ -54,7 +54,9 @@ def test_the_corrected_interval_covers_where_the_plain_one_does_not() -> None:
     assert hits[1] / 300 > 0.92
 
 
-def comparison(first: list[float], second: list[float], left: int = 0) -> EvaluationResults:
+def comparison(
+    first: list[float], second: list[float], left: int = 0, source: DatasetSource | None = None
+) -> EvaluationResults:
     def runs(label: str, scores: list[float], *, rival: bool) -> CandidateRuns:
         made = tuple(
             EvaluationRun("c", i, i + 1, "COMPLETE", {"val_loss": s + 0.01}, {"test_loss": s})
@@ -64,7 +66,7 @@ def comparison(first: list[float], second: list[float], left: int = 0) -> Evalua
 
     pair = (runs("a trial 1", first, rival=False), runs("b trial 2", second, rival=True))
     objective = Objective(metric="val_loss", direction="minimize")
-    data = DatasetReference(name="d", samples=100)
+    data = DatasetReference(name="d", samples=100, source=source)
     return EvaluationResults(("c",), "d", True, False, objective, pair, left, data=data, vary="all", compare="b")
 
 
@@ -81,6 +83,13 @@ def test_lower_losses_are_better_and_pairs_are_of_one_seed() -> None:
     assert "a trial 1 is significantly better than b trial 2" in describe_comparison(found, [test])[0]
     turned = comparison(second, first)
     assert "b trial 2 is significantly better than a trial 1" in describe_comparison(turned, compare_studies(turned))[0]
+
+
+@pytest.mark.parametrize("source", [DatasetSource(time="day"), DatasetSource(validation="valid.csv")])
+def test_one_split_for_all_runs_widens_no_interval(source: DatasetSource) -> None:
+    _, validation = compare_studies(comparison([0.1, 0.2, 0.3, 0.25], [0.2, 0.31, 0.39, 0.37], source=source))
+    reach = validation.difference.high - validation.difference.mean
+    assert reach == pytest.approx(validation.difference.deviation * stats.t.isf(0.025, 3) * math.sqrt(1 / 4))
 
 
 def test_equal_studies_have_no_winner_and_few_pairs_are_said() -> None:

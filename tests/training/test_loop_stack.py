@@ -10,6 +10,7 @@ import optuna
 import pytest
 import torch
 import torch.nn.functional as F
+from optuna.trial import TrialState
 from torch import Tensor, nn
 
 import hpo
@@ -22,6 +23,7 @@ from hpo.training.custom_loop import Trial
 from hpo.training.loop import train
 from hpo.training.member import TrainResult
 from hpo.training.settings import TrainSettings
+from hpo.training.suggestions import TrialLink
 from tests.training.resumable import config, data, stop_after
 from tests.training.test_stacked import Prunes
 
@@ -101,6 +103,31 @@ def test_a_trial_is_told_as_it_leaves_and_not_when_the_last_one_ends() -> None:
     assert prunes.told.index((0, "pruned")) < prunes.told.index((1, 2))
     assert prunes.told.index((2, "completed")) < prunes.told.index((1, 4))
     assert [number for number, what in prunes.told if isinstance(what, str)] == [0, 2, 1]  # each once
+
+
+def test_attributes_of_a_trial_that_has_left_are_not_stored_and_hinder_nobody() -> None:
+    @hpo.training_loop("stacking", uses=["epochs", "learning_rate", "batch_size"], stack=True)
+    def stacking(trial: hpo.Trial) -> None:
+        stack = trial.stack(plain)
+        everyone = list(stack.trials)
+        for epoch in stack.epochs():
+            for x, y in trial.data.batches(32, epoch):
+                losses = stack.step(x, y, F.cross_entropy)
+            stack.report(val_loss=losses, val_accuracy=[0.5] * len(stack))
+            for each in everyone:
+                each.set_user_attr("epochs seen", epoch)
+
+    class Tells(Prunes):
+        def on_end(self, member: Any, outcome: TrainResult) -> None:
+            study.tell(asked[member.number], state=TrialState.FAIL)
+
+    study = optuna.create_study()
+    asked = [study.ask() for _ in RATES]
+    links = [TrialLink(each, each.number) for each in asked]
+    made = configs()
+    found = train(made, data(made[0]), TrainSettings(callbacks=[Tells(_0=2)]), links=links)
+    assert [len(each.history) for each in found] == [2, 4, 4]
+    assert [each.user_attrs["epochs seen"] for each in study.trials] == [2, 4, 4]
 
 
 def test_a_trial_that_is_stopped_before_it_begins_has_a_result_too() -> None:
