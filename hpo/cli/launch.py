@@ -128,8 +128,8 @@ def launch(
 
 def _preview(plan: LaunchPlan, options: WorkerOptions, storage: str | None) -> int:
     """Try the study out, and show it; its objective function, if it has one, is not called."""
-    from hpo.execution.launch import find_study
     from hpo.execution.sanity_check import check_study
+    from hpo.execution.study_names import find_study
     from hpo.study.input.preview import format_learned_preview, format_preview
 
     name, definition, budget = plan.name, plan.definition, plan.budget

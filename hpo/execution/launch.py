@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import optuna
 
 from hpo.config import registry
 from hpo.config.model_library import find_library
-from hpo.datasets import DatasetReference, check_unchanged, make_reference
+from hpo.datasets import DatasetSource, check_unchanged, make_reference
 from hpo.datasets.memory_data import save_data
 from hpo.datasets.source import parse_source, spell_source
 from hpo.errors import (
@@ -36,6 +35,7 @@ from hpo.execution.loss import explain_loss
 from hpo.execution.notebook_code import send_notebook_code
 from hpo.execution.objective_function import ObjectiveFunction, is_function
 from hpo.execution.optimizer_notices import explain_optimizers
+from hpo.execution.study_names import choose_name_by_data, find_study, name_after
 from hpo.execution.threads import choose_threads
 from hpo.execution.training_notices import explain_training
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
@@ -51,7 +51,6 @@ from hpo.study.operations.progress import describe_rest, explain_no_result
 from hpo.study.outlook import explain_short_budget
 from hpo.study.slots import explain_merges, explain_repeats
 from hpo.utils.home import default_storage, home, yield_cores
-from hpo.utils.paths import ROOM, is_name
 
 __all__ = [
     "TOP",
@@ -60,7 +59,6 @@ __all__ = [
     "check_backend",
     "check_top",
     "conclude",
-    "find_study",
     "launch",
     "plan_launch",
     "resume_plan",
@@ -122,13 +120,14 @@ def plan_launch(
         RequestError: a value is wrong; the line names the file, the key and the value.
     """
     registry.import_modules(imports)
+    unnamed = keys.get("name") is None and (study is None or study in templates.template_names("studies"))
     if keys.get("dataset") is not None:
         keys["dataset"] = make_reference(keys["dataset"])  # relative to this folder, wherever the study file lies
     source = warm_start if isinstance(warm_start, str) else None
     check_top(top, source)
     first: list[str] = []
     if study is None and keys.get("dataset") is not None and not keys.get("name"):
-        keys["name"] = _name_after(keys["dataset"])
+        keys["name"] = name_after(keys["dataset"])
         first.append(f"study {keys['name']}: named after the data; give it another name with name=…")
     if study is None and keys.get("dataset") is not None and not parameters and keys.get("space") is None:
         study = FIRST
@@ -136,6 +135,9 @@ def plan_launch(
     if study is not None and (existing := resume_plan(study, storage, parameters, warm_start=warm_start, **keys)):
         return _add_code_notices(_add_training_notices(existing), storage)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
+    if unnamed and (name := choose_name_by_data(plan.name, plan.definition, storage)) != plan.name:
+        first.append(f"study {name}: for study {plan.name} is of other data; name it yourself with --name, or name=…")
+        plan = replace(plan, name=name)
     _check_library_models(plan.definition)
     idle = describe_data_parameters(plan.definition, own_validation=plan.definition.dataset.own_validation)
     if keys.get("trials") is not None and (stored := find_study(plan.name, storage)) is not None:
@@ -160,15 +162,6 @@ def _check_library_models(definition: Definition) -> None:
             from hpo.training.library_models import check_name
 
             check_name(name)
-
-
-def _name_after(dataset: DatasetReference) -> str:
-    """Name a study after its file or data set; data that lay in memory have no name of their own."""
-    path = Path(dataset.name)
-    if path.parent == home() / "datasets":
-        return FIRST
-    stem = re.sub(r"[^\w .+@=,-]", "-", path.stem).strip(" .+@=,-")
-    return stem if is_name(stem, ROOM) else FIRST
 
 
 def _describe_data(
@@ -302,14 +295,6 @@ def resume_plan(
     return LaunchPlan(study, stored.definition.complete(), budget)
 
 
-def find_study(name: str, storage: str | None) -> Study | None:
-    """Return the stored study of that name, if there is one."""
-    try:
-        return Study(StudyStorage(storage or default_storage(), create=False), name)
-    except (StorageMissingError, StudyNotFoundError):
-        return None
-
-
 def check_backend(backend: Backend | None, options: WorkerOptions) -> None:
     """Refuse options that a backend cannot give its workers, before a study is created for them.
 
@@ -429,15 +414,18 @@ def conclude(
             log.warning("%s", line)
 
 
-def _join_dataset(dataset: object, label: object, drop: object) -> object:
-    """Return a data set with its options, as a study file has it; what is in memory is saved."""
-    if label is None and drop is None:
+def _join_dataset(dataset: object, options: Mapping[str, Any]) -> object:
+    """Return a data set with its options, as a study file has it; what is in memory is saved.
+
+    Raises:
+        RequestError: there are options, but no data.
+    """
+    if not options:
         return save_data(dataset)
     if dataset is None:
-        raise RequestError("label, drop: of which data? name them with dataset=…")
+        raise RequestError(f"{', '.join(options)}: of which data? name them with dataset=…")
     name, source = parse_source(save_data(dataset))
     table = spell_source(name, source)
-    options = {key: value for key, value in (("label", label), ("drop", drop)) if value is not None}
     return {**({"path": name} if isinstance(table, str) else table), **options}
 
 
@@ -472,8 +460,9 @@ def launch(
         backend: where the workers run: `hpo.Ray(address)` or `hpo.Slurm(parameters)`; by default on this machine.
         warm_start: the name of a study whose best trials are trained first, or tables as in a study file.
         top: number of its best trials; by default 5.
-        keywords: `dataset`: a name, a path, a pandas or polars DataFrame, arrays `(X, y)`, or
-            a map-style data set of torch's, or a dict of them by part; with `label` and `drop`, columns of a table.
+        keywords: `dataset`: a name, a path, a pandas or polars DataFrame, arrays `(X, y)`, or a map-style data set of
+            torch's, or a dict of them by part; and the options of a data set in a study file, as `label`, `drop`,
+            `task` and `time`.
             Without a study, space and parameters the template quickstart is launched on it; without a name the study
             has that of the file, or quickstart. The options of workers below, and the other keys of a study file: name,
             objective, trials, timeout, trial_timeout, target, until, sampler, pruner, seed, folds, baseline, …
@@ -483,7 +472,10 @@ def launch(
         RunError: a worker failed.
     """
     options, keys = WorkerOptions.split({"workers": workers, **keywords})
-    keys["dataset"] = _join_dataset(keys.get("dataset"), keys.pop("label", None), keys.pop("drop", None))
+    of_data = [key for key in DatasetSource.model_fields if keys.get(key) is not None]
+    if of_data == ["task"] and keys.get("dataset") is None:
+        of_data = []  # of the data of a study file
+    keys["dataset"] = _join_dataset(keys.get("dataset"), {key: keys.pop(key) for key in of_data})
     check_backend(backend, options)
     keys |= {"space": space, "warm_start": warm_start, "top": top}
     if study is None or (isinstance(study, str) and not (study.endswith(".py") or is_function(study))):

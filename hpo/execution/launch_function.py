@@ -12,9 +12,10 @@ import optuna
 from optuna.trial import TrialState
 
 from hpo.errors import RequestError, StudyConflictError
-from hpo.execution.launch import TOP, LaunchPlan, add_warm_start, check_top, find_study
+from hpo.execution.launch import TOP, LaunchPlan, add_warm_start, check_top
 from hpo.execution.objective_function import ObjectiveFunction, find_changes
 from hpo.execution.script_study import find_directions, read_components
+from hpo.execution.study_names import find_study
 from hpo.study import Study
 from hpo.study.definition import FunctionReference, WarmFrom
 from hpo.study.input.function_study import (

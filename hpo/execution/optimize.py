@@ -11,14 +11,13 @@ from typing import Any
 
 import optuna
 
-from hpo.errors import RequestError, StorageMissingError
+from hpo.errors import RequestError
 from hpo.execution.backends.base import Backend
 from hpo.execution.launch import check_backend, conclude, run_study
 from hpo.execution.launch_function import default_name, plan_function_launch
 from hpo.execution.objective_function import ObjectiveFunction, check_function, describe_function, pickle_function
+from hpo.execution.study_names import choose_free_name
 from hpo.execution.worker_options import WorkerOptions, accepts_worker_options
-from hpo.study import StudyStorage, study_names
-from hpo.utils.home import default_storage
 
 __all__ = ["optimize", "send_function"]
 
@@ -85,7 +84,7 @@ def optimize(
     keys |= {"trials": trials, "direction": direction, "sampler": sampler, "pruner": pruner, "timeout": timeout}
     keys |= {"trial_timeout": trial_timeout, "target": target, "until": until, "seed": seed}
     keys["metric_names"] = metric_names
-    keys["name"] = name or _choose_name(default_name(function.reference), storage)
+    keys["name"] = name or choose_free_name(default_name(function.reference), storage)
     plan = plan_function_launch(function, storage, warm_start=warm_start, top=top, **keys)
     for notice in plan.notices:
         log.warning("%s", notice)
@@ -94,18 +93,6 @@ def optimize(
         run_study(study, options, backend, function)
         conclude(study, options, backend, function)
     return study.optuna_study
-
-
-def _choose_name(stem: str, storage: str | None) -> str:
-    """Return the first of `objective`, `objective-2`, … that no study has."""
-    try:
-        taken = set(study_names(StudyStorage(storage or default_storage(), create=False)))
-    except StorageMissingError:
-        return stem
-    count = 1
-    while (name := stem if count == 1 else f"{stem}-{count}") in taken:
-        count += 1
-    return name
 
 
 @contextmanager

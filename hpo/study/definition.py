@@ -398,6 +398,10 @@ class Definition(_Frozen):
             names[kind].append(name)
         return self.model_copy(update={"declarations": self.declarations.select(names["model"], names["metric"])})
 
+    def has_other_data(self, other: Definition) -> bool:
+        """Return whether the data of `other`, or the options by which they are read, are others."""
+        return bool(_comparable(self)["dataset"] != _comparable(other)["dataset"])
+
     def differences(self, other: Definition) -> list[str]:
         """List the differences of `other`, one line a key. The report's comparison makes no difference.
 

@@ -1,15 +1,21 @@
-"""Notices of a launch about trials that cannot join a cohort."""
+"""Notices of a launch: trials that cannot join a cohort, and names and data that were given in part."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
+import hpo
+from hpo.datasets import DatasetSource
 from hpo.datasets.memory_data import save_data
-from hpo.errors import RequestError
+from hpo.errors import RequestError, StudyConflictError
 from hpo.execution.launch import plan_launch
+from hpo.study import Study, StudyStorage
 from hpo.study.slots import fixed_trials
 from tests.data import small_npz
 from tests.helpers import run_hpo
@@ -107,3 +113,37 @@ def test_data_of_a_session_have_no_name_of_their_own(tmp_path: Path, monkeypatch
     random = np.random.default_rng(0)
     data = save_data((random.random((60, 4)), random.random(60)))
     assert plan_launch(None, f"sqlite:///{tmp_path / 'none.db'}", dataset=data).name == "quickstart"
+
+
+def test_a_study_of_other_data_keeps_its_name_and_the_new_one_has_the_next(tmp_path: Path) -> None:
+    storage, random = f"sqlite:///{tmp_path / 'hpo.db'}", np.random.default_rng(0)
+    first, second = ((random.random((60, 4)), random.random(60)) for _ in range(2))
+
+    def name(data: Any, study: str | None = None, **keys: Any) -> str:
+        plan = plan_launch(study, storage, dataset=save_data(data), **keys)
+        created = plan.create(storage)
+        notice = f"study {created.name}: for study quickstart is of other data"
+        assert (notice in str(plan.notices)) == (created.name == "quickstart-2")
+        return created.name
+
+    assert [name(first), name(second), name(first), name(second)] == ["quickstart", "quickstart-2"] * 2
+    assert name(second, "quickstart") == "quickstart-2"
+    with pytest.raises(StudyConflictError, match="quickstart-2' exists with another definition"):
+        name(second, "quickstart", parameters={"epochs": 3})
+    with pytest.raises(StudyConflictError, match="quickstart' exists with another definition"):
+        name(second, "quickstart", name="quickstart")
+
+
+def test_options_of_data_in_memory_are_those_of_a_study_file(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    days = [f"2024-{1 + i // 28:02}-{1 + i % 28:02}" for i in range(120)]
+    frame = pl.DataFrame({"day": days, "a": random.random(120), "demand": random.integers(0, 90, 120)})
+    storage = f"sqlite:///{tmp_path / 'hpo.db'}"
+    launch = partial(hpo.launch, storage=storage, workers=0)
+    launch(dataset=frame, label="demand", time="day", task="regression", name="a")
+    source = Study(StudyStorage(storage), "a").definition.dataset.source
+    assert source == DatasetSource(label=("demand",), time="day", task="regression")
+    launch(dataset=(random.random((50, 2)), random.permutation(50)), task="regression", name="b")
+    assert Study(StudyStorage(storage), "b").definition.dataset.task == "regression"
+    with pytest.raises(RequestError, match="time: of which data"):
+        launch("quickstart", time="day")
