@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hpo.datasets.part_names import PARTS
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, find_closest
 from hpo.utils.text import shorten
@@ -17,11 +18,6 @@ SAMPLE_NAMES = frozenset(
     {"x", "image", "images", "img", "imgs", "pixel_values", "input", "inputs", "feature", "features", "data", "samples"}
 )
 LABEL_NAMES = frozenset({"y", "label", "labels", "target", "targets", "class", "classes"})
-PARTS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-}
 JOINED = re.compile(r"^(x|y)(train|test|val|valid|validation)$|^(train|test|val|valid|validation)(x|y)$")
 
 

@@ -38,7 +38,10 @@ LONG_TEXT, MANY_WORDS = 40, 6  # on average; more are sentences, not names
 MIDNIGHT = " 00:00:00"  # of a date without a time
 SAMPLE = 10_000  # rows from which the kind of a column of texts is told
 MISFITS = 0.1  # share of values that are no numbers, up to which a column of texts is one of numbers with mistakes
-IDENTIFIER_NAME = re.compile(r"(?:^|[_ .-])(?:id|uuid|guid|index)$|(?<=[a-z])I[dD]$|^column_1$", re.IGNORECASE)
+IDENTIFIER_NAME = re.compile(
+    r"(?i:(?:^|[_ .-])(?:id|uuid|guid|index)$|^column_1$)|(?<=[a-z])I[dD]$"
+    r"|^Unnamed: \d+$|^__index_level_\d+__$"  # the index of a frame that pandas has written
+)
 DATE = (
     r"^\d{1,4}[-/. ]\w{1,9}[-/. ,]+\d{1,4}(?:\D|$)|^[A-Za-z]{3,9} \d{1,2}, \d{4}"  # what may be one, or begin with one
 )
@@ -46,7 +49,10 @@ DAYS = (
     *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%y", "%d/%m/%y"),
     *("%m/%d/%y", "%d %b %Y", "%d-%b-%Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y"),
 )
-TIMES = ("", " %H:%M:%S", "T%H:%M:%S", " %H:%M", "T%H:%M", " %H:%M:%S%.f", "T%H:%M:%S%.f", "T%H:%M:%S%.f%#z")
+TIMES = (
+    *("", " %H:%M:%S", "T%H:%M:%S", " %H:%M", "T%H:%M", " %H:%M:%S%.f", "T%H:%M:%S%.f", "T%H:%M:%S%.f%#z"),
+    *(" %H:%M:%S%.f%#z", " %I:%M:%S %p", " %I:%M %p"),
+)
 
 
 @dataclass(frozen=True)
@@ -273,7 +279,7 @@ def parse_dates(texts: pl.Series, form: str) -> pl.Series:
     import polars as pl
 
     texts = texts.cast(pl.String)
-    if "%H" not in form:
+    if "%M" not in form:  # minutes, without which there is no time of day
         return texts.str.to_date(form, strict=False, cache=False).cast(pl.Datetime("us"))
     times = texts.str.to_datetime(form, strict=False, cache=False, time_unit="us")
     return times.dt.replace_time_zone(None)

@@ -19,6 +19,7 @@ from hpo.datasets.array_names import LABEL_NAMES, SAMPLE_NAMES
 from hpo.datasets.dataset import Dataset, Split
 from hpo.datasets.folder_state import digest_folder, read_state
 from hpo.datasets.image_cache import open_images
+from hpo.datasets.part_names import PARTS
 from hpo.datasets.parts import check_fraction, complete_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, find_closest
@@ -27,7 +28,6 @@ from hpo.utils.text import first_line, shorten
 __all__ = ["can_read", "digest", "read_source", "read_training_frame"]
 
 Array = np.ndarray[Any, Any]
-PARTS = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
 
 
 def can_read(path: Path) -> bool:
@@ -111,7 +111,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise DataError(f"{path}: is no complete data set of save_to_disk ({reason}); save it again") from error
     if not isinstance(loaded, Mapping):
         return {"train": loaded}
-    named = {PARTS[name]: part for name, part in loaded.items() if name in PARTS}
+    named = {PARTS[name.lower()]: part for name, part in loaded.items() if name.lower() in PARTS}
     if "train" not in named:
         raise DataError(
             f"{path}: has no split 'train', but {', '.join(map(repr, loaded))}; rename one, and save it again"

@@ -20,6 +20,7 @@ import numpy as np
 from hpo.datasets.folder_state import LABELS, FolderState, is_image, list_folders
 from hpo.datasets.image_decoder import SUFFIXES
 from hpo.datasets.notes import describe_unlabelled
+from hpo.datasets.part_names import PARTS
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, find_closest
 from hpo.utils.text import quantity, shorten
@@ -27,7 +28,6 @@ from hpo.utils.text import quantity, shorten
 __all__ = ["ImageFiles", "list_images"]
 
 Array = np.ndarray[Any, Any]
-PARTS = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
 FILE_COLUMNS = ("file", "filename", "file_name", "image", "img", "path", "filepath", "name", "id", "image_id")
 LABEL_COLUMNS = ("label", "labels", "class", "target", "y")
 LARGEST_CSV = 1 << 28  # bytes

@@ -18,6 +18,7 @@ from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, Split, is_split
 from hpo.datasets.image_arrays import Size, resize_images
 from hpo.datasets.labels import tell_task
+from hpo.datasets.part_names import PARTS
 from hpo.errors import DataError, describe_unknown
 from hpo.utils.memory import free_memory
 from hpo.utils.text import locate_error, shorten, summarize_error
@@ -28,7 +29,6 @@ log = logging.getLogger("hpo.datasets")
 Array = np.ndarray[Any, Any]
 SAMPLE_KEYS = {"image", "img", "pixel_values", "x", "input", "inputs", "feature", "features", "data"}
 LABEL_KEYS = {"label", "labels", "y", "target", "targets", "class"}
-PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
 SHARE = 0.5  # of the free memory that a part may take
 PROBES = 8  # samples whose size stands for that of all
 

@@ -24,6 +24,7 @@ from hpo.datasets.source import DatasetSource, parse_source, spell_inline, spell
 from hpo.errors import DataError, DefinitionError, HpoError
 from hpo.utils.exits import translate_exits
 from hpo.utils.files import absolute_path
+from hpo.utils.home import data_folder
 from hpo.utils.text import locate_error, quantity, summarize_error
 
 FEWEST = 4  # training samples, of which the usual sixth is one
@@ -155,10 +156,9 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
         RegistryError: no data set of that name is registered.
     """
     name, source = parse_source(value)
-    name = resolve_name(name)
-    if not is_path(name):
+    name, folder = resolve_name(name), base or Path.cwd()
+    if not is_path(name, folder):
         return _registered_reference(name, source)
-    folder = base or Path.cwd()
     path = Path(name) if name.startswith(PREFIXES) else absolute_path(folder / Path(name).expanduser())
     path, source = find_path(path), None if source is None else source.resolve(folder)
     reader = find_reader(path)
@@ -320,11 +320,19 @@ def _describe_idx(data: IdxDataset) -> DatasetRow:
     return row
 
 
-def is_path(name: str) -> bool:
-    """Return whether the name of a data set is that of a file or a folder, or of a data set of another package."""
+def is_path(name: str, base: Path | None = None) -> bool:
+    """Return whether the name of a data set is that of a file or a folder, or of a data set of another package.
+
+    Args:
+        name: as it is given.
+        base: the folder that a relative path starts from; by default the working directory.
+    """
     if name.startswith(PREFIXES) or "/" in name or os.sep in name:
         return True
-    return not registry.datasets.has(name) and (bool(Path(name).suffix) or Path(name).is_dir())
+    places = [folder for folder in (base or Path(), data_folder()) if folder is not None]
+    return not registry.datasets.has(name) and (
+        bool(Path(name).suffix) or any((folder / name).is_dir() for folder in places)
+    )
 
 
 def _registered_reference(name: str, source: DatasetSource | None) -> DatasetReference:

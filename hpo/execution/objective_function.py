@@ -18,7 +18,7 @@ from hpo.errors import RegistryError, RequestError, find_closest
 from hpo.study import Study
 from hpo.study.definition import FunctionReference
 from hpo.utils.files import write_atomically
-from hpo.utils.modules import add_folder, import_file
+from hpo.utils.modules import GUARD, OptimizeCall, add_folder, end_at_optimize, import_file
 from hpo.utils.text import shorten, summarize_error
 
 __all__ = [
@@ -281,7 +281,10 @@ def _digest_source(function: Function) -> str:
 def _import_module(name: str) -> ModuleType:
     add_folder(Path.cwd())
     try:
-        return importlib.import_module(name)
+        with end_at_optimize():
+            return importlib.import_module(name)
+    except OptimizeCall:
+        raise RegistryError(f"module {name}: its study.optimize would run in every worker; {GUARD}") from None
     except (Exception, SystemExit) as error:
         raise RegistryError(f"module {name}: {summarize_error(error)}") from error
 

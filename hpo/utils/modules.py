@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from hpo.errors import RegistryError, RequestError
 from hpo.utils.text import summarize_error
 
-__all__ = ["add_folder", "import_file", "is_file_path"]
+__all__ = ["GUARD", "OptimizeCall", "add_folder", "end_at_optimize", "import_file", "is_file_path"]
 
+log = logging.getLogger("hpo.study")
 INIT = "__init__.py"
+GUARD = 'put it under `if __name__ == "__main__":`'
+
+
+class OptimizeCall(BaseException):
+    """The call of `study.optimize` in a script of the user's own that is imported."""
 
 
 def is_file_path(text: str) -> bool:
@@ -32,7 +42,8 @@ def add_folder(folder: Path) -> None:
 def import_file(path: Path) -> ModuleType:
     """Import a file under its own name, as a script that its folder's other files may import; once only.
 
-    A file of a package is imported as the module of the package that it is, and a folder as a package.
+    A file of a package is imported as the module of the package that it is, and a folder as a package. A script that
+    calls `study.optimize` ends there, for its trials are the study's to begin.
 
     Raises:
         RequestError: there is no such file.
@@ -76,9 +87,13 @@ def _import_of_package(name: str, file: Path) -> ModuleType:
     """Import a file by the name that it has in its package.
 
     Raises:
-        RegistryError: another package of that name is imported already.
+        RegistryError: another package of that name is imported already; or the file optimizes while it is imported.
     """
-    module = importlib.import_module(name)
+    try:
+        with end_at_optimize():
+            module = importlib.import_module(name)
+    except OptimizeCall as call:
+        raise RegistryError(f"{file}: {_locate(call, file)}would run in every worker; {GUARD}") from None
     if getattr(module, "__file__", None) != str(file):
         raise RegistryError(f"{file}: another module is called {name}: {module.__file__}; rename one of them")
     return module
@@ -91,11 +106,33 @@ def _execute(name: str, file: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that what the file defines can be pickled
     try:
-        spec.loader.exec_module(module)
+        with end_at_optimize():
+            spec.loader.exec_module(module)
+    except OptimizeCall as call:
+        log.warning("%s, %sleft to the launch, and nothing after it is run", file.name, _locate(call, file))
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+@contextmanager
+def end_at_optimize() -> Iterator[None]:
+    """Raise `OptimizeCall` where a script that is imported in the meantime calls `study.optimize`.
+
+    Each worker imports the script, and would call the function for all the script's own trials first.
+    """
+    import optuna
+
+    def end(*_: object, **__: object) -> NoReturn:
+        raise OptimizeCall
+
+    optimize = optuna.Study.optimize
+    optuna.Study.optimize = end  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        optuna.Study.optimize = optimize  # type: ignore[method-assign]
 
 
 def _locate(error: BaseException, file: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hpo.datasets import DatasetSource, decoder_pool, image_cache
+from hpo.datasets import DatasetSource, decoder_pool, image_cache, make_reference
 from hpo.datasets.dataset import Dataset
 from hpo.datasets.folder_state import has_images
 from hpo.datasets.images import digest, read_source
-from hpo.errors import DataError
+from hpo.errors import DataError, RegistryError
 from hpo.utils import digest as digests
 
 RNG = np.random.default_rng(0)
@@ -74,12 +75,25 @@ def test_each_image_is_in_one_part_with_its_class(tmp_path: Path) -> None:
     )
 
 
-def test_parts_below_the_folder(tmp_path: Path) -> None:
-    for part, count in (("train", 5), ("test", 1), ("val", 2)):
+@pytest.mark.parametrize("names", [("train", "test", "val"), ("Training", "Testing", "dev")])
+def test_parts_below_the_folder(tmp_path: Path, names: Sequence[str]) -> None:
+    for part, count in zip(names, (5, 1, 2), strict=True):
         classes(tmp_path / "pets" / part, count=count, size=(6, 5, 3))
     dataset = read(tmp_path / "pets")
     assert [len(part[1]) for part in (dataset.train, dataset.test(), dataset.validation)] == [10, 2, 4]
     assert dataset.train[0].shape == (10, 6, 5, 3)
+
+
+def test_a_folder_lies_beside_the_study_file_or_in_that_of_all_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classes(tmp_path / "project" / "pets")
+    monkeypatch.chdir(tmp_path)
+    assert make_reference("pets", tmp_path / "project").samples == 10 - 2
+    with pytest.raises(RegistryError, match="unknown dataset 'pets'"):
+        make_reference("pets")
+    monkeypatch.setenv("HPO_DATA", str(tmp_path / "project"))
+    assert make_reference("pets").samples == 10 - 2
 
 
 def test_parts_in_other_folders(tmp_path: Path) -> None:

@@ -175,18 +175,26 @@ def test_rare_unseen_and_missing_categories():
     np.testing.assert_array_equal(dataset.schema.read(pl.DataFrame({"c": ["new", "a", None]}))[:, 0], [0, 2, np.nan])
 
 
-@pytest.mark.parametrize(
-    ("form", "ambiguous"), [("%d/%m/%Y", False), ("%m/%d/%Y", False), ("%d.%m.%Y", False), ("%Y-%m-%dT%H:%M:%S", False)]
-)
-def test_dates_of_each_country(table, form, ambiguous):
+TIMES_OF_DAY = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S+00:00", "%m/%d/%Y %I:%M:%S %p", "%d/%m/%Y %I:%M %p")
+
+
+@pytest.mark.parametrize("form", ["%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", *TIMES_OF_DAY])
+def test_dates_of_each_country(table, form):
     dates = pd.date_range("2019-01-15 06:00", periods=N, freq="31h")
     dataset = read(table(houses(sold=dates.strftime(form))), "price", test=0)
-    days = dates if "%H" in form else dates.normalize()
+    days = dates if "%M" in form else dates.normalize()
     position = [feature.name for feature in dataset.features].index("sold")
     np.testing.assert_allclose(
         dataset.train[0][:, position], (days - pd.Timestamp(2000, 1, 1)) / pd.Timedelta("1D"), rtol=1e-6
     )
     assert not any("fits as well" in note for note in dataset.notes)
+
+
+def test_an_index_that_was_written_numbers_the_rows_and_what_only_ends_alike_does_not(table):
+    numbers = np.random.default_rng(0).permutation(10 * N)[:N]
+    names = ["Unnamed: 0", "userId", "user_id", "__index_level_0__", "amount_paid", "bid", "grid"]
+    dataset = read(table(houses(**dict.fromkeys(names, numbers))), "price", test=0)
+    assert {*names} & {feature.name for feature in dataset.features} == {*names[4:]}
 
 
 def test_an_ambiguous_date_is_said(table):

@@ -124,6 +124,43 @@ def test_a_function_that_cannot_be_one(simple: str, name: str, message: str) -> 
         load_function(f"{simple}:{name}")
 
 
+SCRIPT = """
+import optuna
+
+def objective(trial):
+    return trial.suggest_float("x", 0, 1)
+
+study = optuna.create_study(direction="maximize")
+study.optimize(objective, n_trials=100)
+raise SystemExit(study.best_value)
+"""
+
+
+def test_a_script_is_read_up_to_its_own_optimize(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    optimize = optuna.Study.optimize
+    (tmp_path / "readme.py").write_text(SCRIPT)
+    text = f"{tmp_path / 'readme.py'}:objective"
+    assert load_function(text).call is load_function(text).call
+    assert read_study(text, "study").trials == []
+    line = (
+        "readme.py, line 8 (study.optimize(objective, n_trials=100)): left to the launch, and nothing after it is run"
+    )
+    assert [record.message for record in caplog.records] == [line]
+    assert optuna.Study.optimize is optimize
+
+
+def test_a_module_of_a_package_that_optimizes_is_told_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package_of_readme"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "search.py").write_text(SCRIPT)
+    with pytest.raises(RegistryError, match=r"line 8 \(.*\): would run in every worker; put it under `if __name__"):
+        load_function(f"{package / 'search.py'}:objective")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RegistryError, match=r"its study.optimize would run in every worker; put it under"):
+        load_function("package_of_readme.search:objective")
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
