@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.config import registry
 from hpo.config.cohort_key import is_measured, run_key, stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import HpoError, LeaseLostError
@@ -91,6 +93,7 @@ class CohortClaimer:
         self._stackable, self._likeness = stackable, likeness
         self._slot_keys: dict[int, TrialKey | None] = {}
         self._numbers: dict[Any, int] = {}
+        self._calls = itertools.count(-1, -1)  # numbers of runs beside those of `_numbers`
 
     def candidate_configs(self, claim: ClaimedTrial, config: TrialConfig) -> list[TrialConfig]:
         """Return the configurations whose models stack well with this one's, it first and of each run the longest."""
@@ -167,6 +170,8 @@ class CohortClaimer:
             shape = shape_values(config).items() if is_measured(config) else ()
             stack = numbers.setdefault(("stack", stack_key(config, self._device), *shape), len(numbers))
         like = numbers.setdefault(("like", stack, self._likeness(config)), len(numbers))
+        if registry.models.get(config.model).loop:  # which is called for each trial, however alike they are
+            return TrialKey(stack, like, next(self._calls), config)
         return TrialKey(stack, like, numbers.setdefault(("run", run_key(config)), len(numbers)), config)
 
     def _candidates(self, claim: ClaimedTrial) -> Mapping[int, TrialKey]:

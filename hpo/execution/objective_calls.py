@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -72,7 +73,7 @@ class ObjectiveCalls:
         trial.reported = call_log.report
         trial.measure = partial(self.context.work.measure, "sampling")
         start = time.perf_counter()
-        with contain_user_code():
+        with contain_user_code(), self._let_stop():
             result = call_objective(self.function, trial, len(self.study.definition.objectives))
         seconds = time.perf_counter() - start
         call_log.end(result, seconds)
@@ -88,15 +89,24 @@ class ObjectiveCalls:
 
     def _prepare(self, claim: ClaimedTrial, trial: ObjectiveTrial) -> None:
         """Give the trial its folder; of an earlier attempt keep the reports up to its checkpoint."""
-        storage, optuna_study = self.study.storage, self.study.optuna_study
+        storage = self.study.storage
         trial.folder = checkpoint_folder(self.context.files.checkpoint(claim.number))
         trial.interrupted = lambda: self._should_interrupt() or storage.is_lost(claim.id)
-        optuna_study._thread_local.in_optimize_loop = True  # so that the function may call trial.study.stop()
         step = TrialCheckpoint(trial.folder).last_step
         if claim.attempt > 1 and step is not None:
             self.study.rewind(claim, step)
         went_on = "begins" if claim.attempt == 1 or step == -1 else "goes on"
         log.info("trial %d %s", claim.number, went_on)
+
+    @contextmanager
+    def _let_stop(self) -> Iterator[None]:
+        """Let the function call `trial.study.stop()`, which Optuna only allows within `Study.optimize`."""
+        of_thread = self.study.optuna_study._thread_local
+        of_thread.in_optimize_loop = True
+        try:
+            yield
+        finally:
+            of_thread.in_optimize_loop = False
 
     def _should_interrupt(self) -> bool:
         """Return whether a function that reports is to be interrupted.

@@ -253,6 +253,11 @@ class Study(StoredStudy):
         self.optuna_study._thread_local.cached_all_trials = None
         self.optuna_study.sampler = sampler
 
+    def use_sampler_of(self, claim: ClaimedTrial) -> None:
+        """Make a claimed trial's own sampler the study's, if another trial's has been since."""
+        if self.optuna_study.sampler is not claim.sampler:
+            self._use_sampler(claim.sampler)
+
     def suggest_config(self, claim: ClaimedTrial) -> TrialConfig:
         """Sample and store the parameters of a claimed trial, and return its configuration.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -56,12 +56,14 @@ class TrialLink:
         answers: the parameters that the loop asked for as the trial was first trained, where it is trained again; None
             if the study's sampler is to be asked.
         source: whose answers they are, for errors.
+        choose_sampler: makes the trial's own sampler the one that answers; those of its peers have been asked since.
     """
 
     trial: StudyTrial | None = None
     number: int = 0
     answers: Mapping[str, Value] | None = None
     source: str = "this configuration"
+    choose_sampler: Callable[[], None] | None = None
 
 
 class Suggestions:
@@ -110,6 +112,8 @@ class Suggestions:
                     method, name, "there is no study here whose sampler could be asked; declare it as a parameter"
                 )
         if link.answers is None and link.trial is not None:  # each time, for Optuna tells what does not fit together
+            if link.choose_sampler is not None:
+                link.choose_sampler()
             self.asked[name] = getattr(link.trial, method)(name, *domain, **options)
         return self.asked[name]
 

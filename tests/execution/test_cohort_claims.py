@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+import hpo
+from hpo.config import registry
 from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
 from hpo.execution.cohort_claims import CohortClaimer, CohortSize
 from hpo.execution.deaths import SUSPECT
+from hpo.execution.trial_links import make_link
 from hpo.storage.leased_storage import ClaimOffer, TellRequest
 from hpo.storage.statements import FIXED
 from hpo.storage.tables import LEASES, WORKERS
 from hpo.study import ClaimedTrial, Study, StudyStorage
+from hpo.study.samplers import build_sampler
+from hpo.training.suggestions import Suggestions
 from tests.statements import Statements
 from tests.study.helpers import holder, make_study
 
@@ -98,6 +105,41 @@ def test_epochs_that_one_run_answers_come_along_free(tmp_path: Path) -> None:
     assert sorted(c.epochs for c in taken) == [1, 1, 2, 2, 4, 4]
     assert len({(c.optimizer, c.width) for c in taken}) == 2
     assert len({c.batch_size for c in taken}) == 1
+
+
+@pytest.mark.parametrize(("stack", "taken"), [(False, 1), (True, 4)])
+def test_each_call_of_a_loop_is_a_run_of_its_own_however_alike_trials_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: bool, taken: int
+) -> None:
+    """Such as those of a loop that asks for all that differs by `trial.suggest_…`."""
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+
+    @hpo.training_loop("asks_all", uses=["epochs", "batch_size"], reports={"val_score": "maximize"}, stack=stack)
+    def asks_all(trial: hpo.Trial) -> None:
+        pass
+
+    parameters = {"model": "asks_all", "epochs": [1, 2, 4], "batch_size": 32}
+    study = make_study(tmp_path, trials=30, sampler="random", objective="val_score", parameters=parameters)
+    claim, config, more = take(study, 4)
+    assert CohortClaimer(study).has_companions(claim, config) == stack
+    assert 1 + len(more) == taken
+
+
+def test_trials_of_one_cohort_ask_each_its_own_sampler(tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=5, sampler="random", parameters={"learning_rate": {"low": 0.01, "high": 0.1}})
+    claims = [claim for _ in range(3) if (claim := study.claim(holder())) is not None]
+
+    def ask(numbers: Sequence[int]) -> dict[int, float]:
+        links = {number: make_link(study, claims[number]) for number in numbers}
+        return {number: Suggestions(TrialConfig(), link).number(float, "a", 0, 1) for number, link in links.items()}
+
+    together = ask([2, 0, 1])
+    expected = {}
+    for claim in claims:
+        sampler = build_sampler("random", {}, study.definition.seed, claim.number)
+        alone = optuna.create_study(sampler=sampler)
+        expected[claim.number] = alone.ask().suggest_float("a", 0, 1)
+    assert together == expected
 
 
 def test_a_worker_takes_its_share_and_no_more(tmp_path: Path) -> None:

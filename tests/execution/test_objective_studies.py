@@ -449,6 +449,10 @@ def test_optimize_in_this_process_and_in_others(tmp_path: Path) -> None:
     assert len(again.trials) == 7
     other = hpo.optimize(objective, trials=4, storage=url, seed=1)
     assert other.study_name == f"{alone.study_name}-2"
+    other.optimize(objective, n_trials=1)  # it is a study of Optuna's in every way
+    assert len(other.trials) == 5
+    with pytest.raises(RuntimeError, match="inside an objective function"):
+        other.stop()
 
 
 @pytest.mark.integration
