@@ -67,18 +67,22 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
             raise DataError(
                 f"{path}: {key} = {getattr(source, key)!r}; save the part in the folder, with a DatasetDict"
             )
-    check_fraction(source, str(path), has_test="test" in parts)
     train = parts["train"]
     labels = _find_labels(path, train, source)
+    hidden = [part for part in ("test", "validation") if part in parts and _hides_labels(parts[part], labels)]
+    parts = {part: rows for part, rows in parts.items() if part not in hidden}
+    notes = [f"{part} part left out: none of its rows has a label" for part in hidden]
+    check_fraction(source, str(path), has_test="test" in parts)
     used = {*labels, *source.drop, *(name for name in (source.group, source.time, source.weight) if name)}
     for name in sorted(used):
         _check_column(path, name, train.column_names)
     free = [name for name in train.column_names if name not in used]
     image, array = _find_samples(path, train, free)
     if image is None and array is None:
-        return _read_table(path, parts, labels, source)
+        table = _read_table(path, parts, labels, source)
+        return replace(table, notes=(*notes, *table.notes))
     left = [name for name in free if name not in (image, array)]
-    notes = [f"columns left out: {', '.join(left)}"] if left else []
+    notes += [f"columns left out: {', '.join(left)}"] if left else []
     if image is not None:
         x, kept, told = _read_images(path, parts, image, source)
         notes += told
@@ -140,6 +144,15 @@ def _find_labels(path: Path, rows: Any, source: DatasetSource) -> tuple[str, ...
             return (found[0],)
     which = shorten(", ".join(classes or named or rows.column_names), quote=False)
     raise DataError(f"{path}: is not clear about what is predicted; say which of {which} it is: label = …")
+
+
+def _hides_labels(rows: Any, labels: Sequence[str]) -> bool:
+    """Return whether no row has a label, as in test parts that are published without: missing, or the class -1."""
+    for name in labels:
+        unknown = (None, -1) if type(rows.features.get(name)).__name__ == "ClassLabel" else (None,)
+        if name in rows.column_names and all(value in unknown for value in rows.data.column(name).to_pylist()):
+            return True
+    return False
 
 
 def _find_samples(path: Path, rows: Any, free: Sequence[str]) -> tuple[str | None, str | None]:

@@ -72,6 +72,19 @@ def test_images_of_one_part(tmp_path: Path) -> None:
     assert len(dataset.rows["test"]) == 6
 
 
+@pytest.mark.parametrize("images", [True, False])
+def test_a_part_whose_labels_are_hidden_is_left_out(tmp_path: Path, images: bool) -> None:
+    whole = pictures(slice(30))
+    if not images:
+        whole = whole.remove_columns("picture").add_column("a", RNG.random(30).tolist())
+    hidden = whole.select(range(6)).map(lambda _: {"kind": -1})
+    hf.DatasetDict({"train": whole, "test": hidden}).save_to_disk(str(tmp_path / "own"))
+    dataset = read(tmp_path / "own", label=("kind",))
+    assert "test part left out: none of its rows has a label" in dataset.notes
+    assert len(dataset.rows["test"]) == 6  # held out of the training part
+    assert read(tmp_path / "own", label=("kind",), test=0).test is None
+
+
 @pytest.mark.parametrize(
     ("label", "task", "classes", "names"),
     [
