@@ -122,17 +122,20 @@ def end_at_optimize() -> Iterator[None]:
 
     Each worker imports the script, and would call the function for all the script's own trials first.
     """
-    import optuna
+    optuna = sys.modules.get("optuna")  # which this layer does not import, but all that launch and work have
+    if optuna is None:
+        yield
+        return
 
     def end(*_: object, **__: object) -> NoReturn:
         raise OptimizeCall
 
     optimize = optuna.Study.optimize
-    optuna.Study.optimize = end  # type: ignore[method-assign]
+    optuna.Study.optimize = end
     try:
         yield
     finally:
-        optuna.Study.optimize = optimize  # type: ignore[method-assign]
+        optuna.Study.optimize = optimize
 
 
 def _locate(error: BaseException, file: Path) -> str:
