@@ -33,14 +33,18 @@ def measure(metric: str, scores: Array, split: ValidationSplit, weights: Array |
         weights: how often each sample counts in each draw, whole numbers, (B, N); None for once.
 
     Returns:
-        The metric, (M, B), or (M,) where no weights are given; NaN where a draw has no value, as ROC AUC has none
-        where all samples are of one class. None of a metric that has no sample scores.
+        The metric, (M, B), or (M,) where no weights are given; NaN where a draw has no value: of no sample no
+        metric has one, and of samples of one class ROC AUC has none. None of a metric that has no sample scores.
     """
     function = FUNCTIONS.get(metric)
     if function is None:
         return None
     counts = np.ones((1, scores.shape[1])) if weights is None else weights
+    empty = counts.sum(1) == 0
+    if empty.any():  # no metric divides by nothing, or looks for the middle of it
+        counts = np.where(empty[:, None], 1, counts)
     values: Array = function(scores, split.labels, counts)
+    values[:, empty] = np.nan
     return values[:, 0] if weights is None else values
 
 

@@ -123,6 +123,17 @@ def test_a_draw_of_one_class_has_no_roc_auc() -> None:
     assert found[0, 1] == 1
 
 
+@pytest.mark.parametrize("metric", KINDS)
+def test_a_draw_without_samples_has_no_value(metric: str) -> None:
+    rng, kind = np.random.default_rng(7), KINDS[metric]
+    of_targets = kind in ("squared_error", "absolute_error") or metric == "val_spearman"
+    labels = rng.normal(3, 2, (4, 2)).astype(np.float32) if of_targets else np.array([0, 1, 1, 0])
+    scores = rng.integers(0, 2, (MODELS, *labels.shape)).astype(np.float32)
+    found = measure(metric, scores, ValidationSplit.of(labels, None, 4), np.array([[0, 0, 0, 0], [1, 1, 0, 2]]))
+    assert found is not None
+    assert np.isnan(found).tolist() == [[True, False]] * MODELS
+
+
 TARGETS: dict[str, Callable[..., float]] = {
     "val_r2": metrics.r2_score,
     "val_mae": metrics.mean_absolute_error,
