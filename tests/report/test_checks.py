@@ -275,6 +275,34 @@ def test_a_check_sees_the_fault_and_is_silent_on_the_healthy_twin(check: str, fa
     assert {f.level for f in shown(check, *twin())} == {"ok"}
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_value_whose_trials_are_better_than_those_of_the_best_trial_is_kept(sign: int) -> None:
+    lucky = study(choice(0.0), space=APART)
+    rows = [replace(row, values=(0.9 - row.number / 1000,)) for row in lucky.trials]
+    lifted = next(row for row in reversed(rows) if row.params["optimizer"] == "sgd")
+    worse = [replace(r, values=(0.7 - r.number / 1000,)) if r.params["optimizer"] == "sgd" else r for r in rows]
+    objective = Objective(metric="val_loss", direction="minimize") if sign < 0 else MAXIMIZED
+    definition = lucky.definition.model_copy(update={"objectives": (objective,)})
+
+    def level(made: Sequence[TrialRow]) -> str:
+        trials = tuple(replace(row, values=(sign * (row.value or 0.0),)) for row in made)
+        [finding] = shown("isolation", replace(lucky, definition=definition, trials=trials))
+        return finding.level
+
+    assert level(worse) == "note"
+    assert level([replace(row, values=(0.99,)) if row.number == lifted.number else row for row in worse]) == "ok"
+
+
+def test_a_negative_loss_rises_where_it_ends_above_its_lowest() -> None:
+    for check, metric in (("overfitting", "val_loss"), ("rising", "train_loss")):
+        levels = {}
+        for last in (-0.65, -0.64, -0.4):
+            made = curves(**{metric: lambda e, last=last: last if e == 32 else max(-0.65, 0.3 - e / 10)})
+            [levels[last]] = [finding.level for finding in shown(check, made)]
+        assert levels[-0.65] == levels[-0.64] == "ok"
+        assert levels[-0.4] in ("note", "warning")
+
+
 def test_there_are_28_checks_and_each_says_something() -> None:
     names = [check.__name__ for check in CHECKS]
     assert len(set(names)) == 28

@@ -32,6 +32,7 @@ from hpo.report.figures.plotly_spec import (
 )
 from hpo.report.format import METRICS, NONE, count_text, duration_text, number_text, value_text, values_text
 from hpo.report.stats.knee import find_knee
+from hpo.report.stats.trial_stats import CHANGE, loss_margin
 from hpo.study import Objective
 from hpo.study.definition import Expectation, ReportTable
 
@@ -44,7 +45,6 @@ BUCKETS = 12
 STYLES = tuple(product(("solid", "dash", "dot"), SERIES))
 RATE = "learning_rate"  # of which only curves are drawn
 SECONDS = {"epoch_seconds", "train_seconds"}
-CHANGE = 0.05  # of a loss from which it has risen, or still falls
 TITLES = METRICS | {"epoch_seconds": "seconds per epoch", "best_epoch": "best epoch", RATE: "learning rate"}
 
 
@@ -442,7 +442,8 @@ def classify_fit(row: TrialRow) -> str:
         return ""
     train, validation = (np.array(losses) for losses in zip(*pairs, strict=True))
     lowest, back = int(validation.argmin()), max(1, math.ceil(len(pairs) / 5))
-    if validation[-1] > (1 + CHANGE) * validation[lowest] and train[-1] < train[lowest]:
+    if validation[-1] - validation[lowest] > loss_margin(validation[lowest]) and train[-1] < train[lowest]:
         return "overfits"
-    falling = all(losses[-1] < (1 - CHANGE) * losses[-1 - back] for losses in (train, validation))
+    ends = [(losses[-1 - back], losses[-1]) for losses in (train, validation)]
+    falling = all(before - after > loss_margin(before) for before, after in ends)
     return "underfits" if falling else ""

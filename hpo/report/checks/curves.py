@@ -12,13 +12,12 @@ from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import number_of, percent_text
-from hpo.report.stats.trial_stats import list_top_trials, read_curve, read_value_curve, standard_error
+from hpo.report.stats.trial_stats import list_top_trials, loss_margin, read_curve, read_value_curve, standard_error
 
 __all__ = ["CURVE_CHECKS"]
 
 Evaluations = Sequence[EvaluationResults]
 NEAR_EDGE = 3.0  # the best learning rate within half a decade of the divergence
-RISE = 1.05  # a loss that is a twentieth above its lowest has turned
 FEWEST = 5  # steps of a curve, of which the last fifth is told from the rest
 STILL = 0.05  # of the whole improvement, in the last fifth of the epochs
 FLAT = 0.5  # of the epochs after which nothing more is won
@@ -79,7 +78,7 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
         read_curve(row, "train_loss") for r, row in _learning_rates(results.trials) if rate < r <= NEAR_EDGE * rate
     ]
     losses = [loss for loss in losses if len(loss) >= 4]
-    turned = sum(bool(loss.argmin() >= 1 and loss[-1] > RISE * loss.min()) for loss in losses)
+    turned = sum(bool(loss.argmin() >= 1 and _rises(loss)) for loss in losses)
     bad = bool(losses) and turned * 2 >= len(losses)
     return [
         Finding(
@@ -95,12 +94,16 @@ def rising(results: Results, _: Evaluations) -> list[Finding]:
     ]
 
 
+def _rises(loss: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
+    return bool(loss[-1] > loss.min() + loss_margin(loss.min()))
+
+
 def overfitting(results: Results, evaluations: Evaluations) -> list[Finding]:
     """Check 8: the best trial's validation loss rises during training."""
     loss = read_curve(results.best, "val_loss") if results.best else np.array([])
     if len(loss) < FEWEST:  # a loss that rises in the first epochs is one of steps too large
         return []
-    bad = bool(loss[-1] > RISE * loss.min())
+    bad = _rises(loss)
     return [
         Finding(
             "overfitting",

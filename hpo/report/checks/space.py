@@ -284,7 +284,8 @@ def _is_clearly_worse(best: list[float], other: list[float], error: float) -> bo
 
     if min(len(best), len(other)) < 5 or abs(best[0] - other[0]) <= 2 * math.sqrt(2) * error:
         return False
-    return bool(mannwhitneyu(best, other).pvalue < 0.01)  # strict: what is dropped is not looked at again
+    side = "greater" if best[0] > other[0] else "less"  # trials that are better beside a lucky best are no reason
+    return bool(mannwhitneyu(best, other, alternative=side).pvalue < 0.01)  # what is dropped is not looked at again
 
 
 def fairness(results: Results, _: Evaluations) -> list[Finding]:

@@ -16,6 +16,7 @@ from hpo.space.domains import Range
 from hpo.study import Objective, outlook
 
 __all__ = [
+    "CHANGE",
     "adaptive_caveat",
     "choose_curve_objective",
     "count_validation_samples",
@@ -24,6 +25,7 @@ __all__ = [
     "fit_values",
     "is_adaptive",
     "list_top_trials",
+    "loss_margin",
     "own_error",
     "read_curve",
     "read_value_curve",
@@ -34,6 +36,7 @@ __all__ = [
 
 
 LEADERS = 5
+CHANGE = 0.05  # of a loss from which it has risen, or still falls
 
 
 def is_adaptive(results: Results) -> bool:
@@ -158,6 +161,11 @@ def read_curve(row: TrialRow, metric: str) -> np.ndarray[tuple[int], np.dtype[np
     """Return a metric by epoch; epochs that lack it, or where it is not finite, are left out."""
     values = [epoch.get(metric) for epoch in row.epochs]
     return np.array([float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)], dtype=np.float64)
+
+
+def loss_margin(loss: float) -> float:
+    """Return by how much another loss must differ from one to be told from it; a loss of densities may be negative."""
+    return CHANGE * abs(loss)
 
 
 def read_value_curve(results: Results, row: TrialRow) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
