@@ -176,6 +176,23 @@ def test_pairs_are_compared_by_mcnemars_exact_test(equal: tuple[Results, SampleT
     assert f"'{first}'" in text
 
 
+def test_pairs_of_a_split_that_is_partly_kept_differ_by_their_recorded_values(
+    equal: tuple[Results, SampleTable],
+) -> None:
+    results, table = equal
+    (split,) = table.splits.values()
+    partly = SampleTable({split.digest: replace(split, count=4 * SAMPLES)}, table.trials)
+    first, second = (row.number for row in results.ranked[:2])
+    recorded = {first: 0.95, second: 0.93}
+    rows = tuple(replace(row, values=(recorded.get(row.number, row.value or 0.0),)) for row in results.trials)
+    (whole,) = compare_trials(table, results, first, [second])
+    (pair,) = compare_trials(partly, replace(results, trials=rows), first, [second])
+    assert pair.difference == pytest.approx(0.02)
+    assert pair.high - pair.low == pytest.approx((whole.high - whole.low) / 2, rel=0.1)
+    assert (pair.low + pair.high) / 2 == pytest.approx(0.02, abs=0.003)
+    assert (pair.test, pair.only_first) == ("bootstrap", None)  # of the samples that are kept alone it would be blind
+
+
 def nested(results: Results, wrong: Sequence[int]) -> tuple[Results, SampleTable]:
     """Results of trials that are wrong on so many of the same samples: the hardest ones of the split."""
     split, rows, trials = ValidationSplit.of(np.zeros(SAMPLES, np.int64), np.arange(SAMPLES), SAMPLES), [], {}

@@ -32,8 +32,8 @@ class PairedComparison:
         first, second: numbers of the trials.
         difference: of their scores, in the metric's units; above 0 where the first is better.
         low, high: its interval by the bootstrap; its level allows for the number of comparisons (Bonferroni).
-        p_value: of no difference; of an accuracy by McNemar's exact test, else by the bootstrap. Times the number of
-            comparisons, at most 1.
+        p_value: of no difference; of an accuracy by McNemar's exact test if all samples are kept, else by the
+            bootstrap. Times the number of comparisons, at most 1.
         test: which of the two.
         only_first, only_second: of an accuracy, how many samples only the first classified right, and only the second.
     """
@@ -135,7 +135,13 @@ def _candidates(
 ) -> Candidates | None:
     if not trials or len(results.objectives) > 1:
         return None
-    return make_candidates(results.objective.metric, -results.signs[0], trials, table.splits)
+    # Of a large split a part of the samples is kept: that a difference is of all samples, the recorded values tell.
+    values = {
+        (number, int(fits[0].epochs[0])): value
+        for number, fits in trials.items()
+        if (value := results.trial(number).value) is not None
+    }
+    return make_candidates(results.objective.metric, -results.signs[0], trials, table.splits, values)
 
 
 def _count_discordant(
@@ -143,15 +149,17 @@ def _count_discordant(
 ) -> tuple[int, int] | None:
     """Count the samples that one trial alone classified right.
 
-    None unless each sample is right or wrong, and once, and by itself: those of a group are alike.
+    None unless each sample is right or wrong, and once, and by itself: those of a group are alike. None of a split of
+    which a part is kept, too: the others are in the difference, but not in the counts.
     """
     splits = [fit.split for fit in first]
     if splits != [fit.split for fit in second] or first[0].kind != "correct":
         return None
-    if any(table.splits[digest].groups is not None for digest in splits):
+    found = [table.splits[digest] for digest in splits]
+    if any(split.groups is not None or len(split.labels) < split.count for split in found):
         return None
     if len(splits) > 1:
-        rows = [table.splits[digest].index for digest in splits]
+        rows = [split.index for split in found]
         known = [each for each in rows if each is not None]
         if len(known) < len(rows) or len(np.unique(np.concatenate(known))) < sum(map(len, known)):
             return None
