@@ -12,7 +12,12 @@ from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import DataError
 from hpo.report.chapters.blocks import Chapter, Pictures, Table, Text
-from hpo.report.chapters.class_errors import calibration_bins, confusion_matrix, expected_calibration_error
+from hpo.report.chapters.class_errors import (
+    _reliability_blocks,
+    calibration_bins,
+    confusion_matrix,
+    expected_calibration_error,
+)
 from hpo.report.chapters.error_analysis import error_analysis_chapter
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.data.predictions import Predictions
@@ -137,6 +142,24 @@ def test_calibration_of_a_model_that_knows_what_it_knows() -> None:
     none = np.array([], dtype=int)
     assert expected_calibration_error(Predictions(labels, honest, none, None)) < 0.015
     assert expected_calibration_error(Predictions(labels, sharp, none, None)) > 0.1
+
+
+def test_chance_on_a_small_set_is_not_read_as_overconfidence() -> None:
+    rng, none = np.random.default_rng(0), np.array([], dtype=int)
+    said = []
+    for count in [100] * 100 + [1000] * 100:
+        honest = rng.dirichlet(np.ones(3), size=count)
+        labels = (honest.cumsum(1) < rng.random((count, 1))).sum(1)
+        block = _reliability_blocks(Predictions(labels, honest, none, None))[1]
+        assert isinstance(block, Text)
+        said.append(block.text)
+    assert sum("cannot be told" in text for text in said) > 150
+    assert sum("confident" in text for text in said) <= 20  # 5 % is chance
+    sharp = honest**3 / (honest**3).sum(1, keepdims=True)
+    for told, side in ((sharp, "overconfident"), (honest**0.3 / (honest**0.3).sum(1, keepdims=True), "underconfident")):
+        block = _reliability_blocks(Predictions(labels, told, none, None))[1]
+        assert isinstance(block, Text)
+        assert f"the model is {side}; rescale" in block.text
 
 
 def test_bins_hold_equally_many_and_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ CLASSES_LIMIT = 200  # rows of the table of classes
 PICTURES_LIMIT = 24
 BINS = 15
 CALIBRATED = 0.02  # an expected calibration error below it needs no repair
+QUANTILE = 1.645  # below which a normal variable is in 95 % of cases
 
 
 def class_blocks(predictions: Predictions, name: Name, *, show_data: bool) -> list[Block]:
@@ -262,10 +264,28 @@ def _reliability_blocks(predictions: Predictions) -> list[Block]:
     ]
 
 
+def _chance_limit(table: Sequence[tuple[float, float, int]]) -> float:
+    """Return what the expected calibration error of a calibrated model stays below in 95 % of cases.
+
+    The share correct of a bin is then about normal around its probability, and its distance from it half-normal.
+    """
+    total = sum(count for *_, count in table)
+    variances = [count * max(0.0, confidence * (1 - confidence)) / total**2 for confidence, _, count in table]
+    mean = math.sqrt(2 / math.pi) * sum(map(math.sqrt, variances))
+    return mean + QUANTILE * math.sqrt((1 - 2 / math.pi) * sum(variances))
+
+
 def _calibration_text(table: Sequence[tuple[float, float, int]], error: float) -> str:
     gap = sum(count * (confidence - right) for confidence, right, count in table)
     text = f"Expected calibration error {100 * error:.1f} %: "
     if error < CALIBRATED:
         return text + "its probabilities can be trusted on data like these."
+    limit = _chance_limit(table)
+    if error <= limit:
+        samples = count_text(sum(count for *_, count in table))
+        return text + (
+            f"with {samples} samples chance alone reaches {100 * limit:.1f} %, so it cannot be told from that of a "
+            "calibrated model."
+        )
     side = "overconfident" if gap > 0 else "underconfident"
     return text + f"the model is {side}; rescale its outputs (temperature scaling) before relying on its probabilities."
