@@ -55,6 +55,28 @@ def test_the_statistic_is_demsars_where_ranks_have_no_ties_and_scipys_where_they
     assert (test.statistic, test.p) == pytest.approx((squared, stats.f.sf(ratio, 3, 12)))
 
 
+@pytest.mark.parametrize(
+    ("configurations", "datasets", "p"),
+    [(3, 2, 1 / 6), (3, 3, 1 / 36), (4, 2, 1 / 24), (3, 4, 1 / 216), (5, 6, 120.0**-5)],
+)
+def test_data_sets_that_all_rank_alike_are_as_improbable_as_that(configurations: int, datasets: int, p: float) -> None:
+    found = rank_test(np.tile(np.arange(configurations, dtype=float), (datasets, 1)))
+    assert found is not None
+    assert found.p == pytest.approx(p)
+
+
+def test_few_rankings_have_the_exact_p_of_friedmans_tables() -> None:
+    ranked = np.array(
+        [[3, 2, 1], [3, 2, 1], [3, 1, 2], [2, 3, 1]], float
+    )  # chi-squared 4.5 of 3 configurations, 4 sets
+    found = rank_test(ranked)
+    assert found is not None
+    assert (found.statistic, found.p) == (pytest.approx(4.5), pytest.approx(0.125, abs=5e-4))
+    tied = rank_test(np.array([[2, 1, 1], [2, 1, 1]], float))
+    assert tied is not None
+    assert tied.p == pytest.approx(1 / 3)
+
+
 def test_two_configurations_are_compared_by_wilcoxons_test() -> None:
     found = rank_test(DEMSAR[:, :2])  # Demsar's table 2: T = 12 with the ranks of equal scores shared
     assert found is not None

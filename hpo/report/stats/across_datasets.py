@@ -2,9 +2,9 @@
 
 Scores: the interquartile mean of all runs, and the probability that one configuration is better than another, each with
 the interval of a bootstrap that draws the runs of each data set again (Agarwal et al., "Deep Reinforcement Learning at
-the Edge of the Statistical Precipice", 2021). Ranks: the test of Friedman in the form of Iman and Davenport, and the
-critical difference of Nemenyi; of two configurations Wilcoxon's signed ranks (Demsar, "Statistical Comparisons of
-Classifiers over Multiple Data Sets", 2006).
+the Edge of the Statistical Precipice", 2021). Ranks: the test of Friedman, exact where the
+possible rankings are few and else in the form of Iman and Davenport, and the critical difference of Nemenyi; of two
+configurations Wilcoxon's signed ranks (Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", 2006).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ Runs = Sequence[Array]  # the runs of one configuration, (runs,) of each data se
 RESAMPLES = 10_000
 FEWEST_DATASETS = 2
 BLOCK = 1000  # resamples at a time
+RANKINGS = 100_000  # that are counted one by one
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def rank_test(scores: Array) -> RankTest | None:
     Args:
         scores: (data sets, configurations), higher ones better.
     """
-    from scipy.stats import f, friedmanchisquare, wilcoxon
+    from scipy.stats import friedmanchisquare, rankdata, wilcoxon
 
     datasets, configurations = scores.shape
     if not np.ptp(scores, axis=1).any():
@@ -241,10 +243,30 @@ def rank_test(scores: Array) -> RankTest | None:
         found = wilcoxon(scores[:, 0], scores[:, 1], zero_method="zsplit")
         return RankTest("wilcoxon", float(found.statistic), float(found.pvalue), None)
     squared = float(friedmanchisquare(*scores.T).statistic)
+    few = math.factorial(configurations) ** (datasets - 1) <= RANKINGS
+    p = _count_rankings(rankdata(scores, axis=1)) if few else _friedman_p(squared, datasets, configurations)
+    return RankTest("friedman", squared, p, critical_difference(configurations, datasets))
+
+
+def _count_rankings(ranks: Array) -> float:
+    """Return the share of rankings, each data set's in any order, whose sums are as far apart as those of the ranks."""
+    sums = ranks[:1]  # the order of one data set is of no matter: it only names the configurations
+    for row in ranks[1:]:
+        sums = (sums[:, None] + np.array(list(permutations(row)))).reshape(-1, ranks.shape[1])
+    return float(((sums**2).sum(1) >= (ranks.sum(0) ** 2).sum() - 1e-9).mean())
+
+
+def _friedman_p(squared: float, datasets: int, configurations: int) -> float:
+    """Return the p-value of Iman and Davenport; no less than the chance that all data sets rank alike.
+
+    Where they do, the ratio is infinite and its p-value 0.
+    """
+    from scipy.stats import f
+
     rest = datasets * (configurations - 1) - squared
     ratio = (datasets - 1) * squared / rest if rest > 1e-12 else math.inf
     p = float(f.sf(ratio, configurations - 1, (configurations - 1) * (datasets - 1)))
-    return RankTest("friedman", squared, p, critical_difference(configurations, datasets))
+    return max(p, math.exp(-(datasets - 1) * math.lgamma(configurations + 1)))
 
 
 # In words.
