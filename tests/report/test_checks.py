@@ -275,6 +275,14 @@ def test_a_check_sees_the_fault_and_is_silent_on_the_healthy_twin(check: str, fa
     assert {f.level for f in shown(check, *twin())} == {"ok"}
 
 
+def test_a_curve_that_flips_from_one_epoch_to_the_next_has_no_more_than_all_its_variance() -> None:
+    (flips,) = shown("periodic", curves(val_accuracy=lambda e: 0.8 + 0.1 * (-1) ** e))
+    assert "one frequency holds 99 % of the variance" in flips.evidence
+    half = lambda e: 0.8 + 0.1 * (-1) ** e + 0.1 * (1, 1, -1, -1, 1, -1, -1)[e % 7]  # noqa: E731
+    (mixed,) = shown("periodic", curves(val_accuracy=half))
+    assert mixed.level == "ok"
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_value_whose_trials_are_better_than_those_of_the_best_trial_is_kept(sign: int) -> None:
     lucky = study(choice(0.0), space=APART)

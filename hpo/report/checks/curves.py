@@ -280,8 +280,10 @@ def periodic(results: Results, _: Evaluations) -> list[Finding]:
     late = values[len(values) // 4 :]
     at = np.arange(len(late))
     left = late - np.polyval(np.polyfit(at, late, 2), at)
-    power = np.abs(np.fft.rfft(left))[3:] ** 2  # three periods at least
-    share = float(power.max() * 2 / (len(left) * (left**2).sum())) if (left**2).sum() > 0 else 0.0
+    power = 2 * np.abs(np.fft.rfft(left))[3:] ** 2  # three periods at least, each frequency with its mirror image
+    if len(left) % 2 == 0:
+        power[-1] /= 2  # the highest one has none
+    share = float(power.max() / (len(left) * (left**2).sum())) if (left**2).sum() > 0 else 0.0
     bad = share > PERIODIC and float(np.std(left)) > (standard_error(results) or 0.0) / 2
     return [
         Finding(
