@@ -112,10 +112,28 @@ def test_of_order_and_weights_the_seed_of_both_is_no_rival() -> None:
     assert "not significantly more" in found.verdict
 
 
+def test_a_single_source_has_its_share_and_no_rival() -> None:
+    found = measure_variance_sources(results({"seed": drawn(0.01), "all": drawn(0.02)}))
+    assert found is not None
+    assert found.leader is None
+    assert found.verdict == (
+        "Only the order and initial weights varied alone (25 % of the variance of all together): there is no other "
+        "source to compare with."
+    )
+    same = [[0.9] * 8]
+    found = measure_variance_sources(results({"seed": drawn(0.01), "all": same}))
+    assert found is not None
+    assert found.verdict.startswith("Only the order and initial weights varied alone: there is")
+    found = measure_variance_sources(results({"seed": same, "split": same, "all": drawn(0.02)}))
+    assert found is not None
+    assert found.verdict == "The runs differ where all sources vary together, and no source alone explains it."
+
+
 def test_without_a_difference_there_is_nothing_to_tell() -> None:
     same = [[0.9] * 4]
     found = measure_variance_sources(results({"seed": same, "split": same, "all": same}))
     assert found is not None
     assert (found.leader, found.shares) == (None, {})
+    assert found.verdict == "The runs do not differ, so there is nothing to tell apart."
     assert measure_variance_sources(results({"seed": same})) is None
     assert measure_variance_sources(results({"seed": [[0.9]], "split": [[0.8]]})) is None

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hpo.report.data.evaluations import EvaluationResults
+from hpo.report.format import percent_text
 from hpo.report.stats.evaluation_stats import LEVEL
 from hpo.study.definition import Source
 from hpo.study.operations.candidates import SOURCES
@@ -88,7 +89,7 @@ class VarianceSources:
         shares: by source, of those in `spreads` but `all`; empty before the runs of all together are complete, or where
             these do not differ.
         leader: the source that contributes most; None where it is not known, or nothing varies. The seed of training
-            is one source unless both of its parts, order and initial weights, were varied.
+            is one source unless both of its parts, order and initial weights, were varied. None of a single source.
         clear: whether the leader's variance is significantly larger than that of each other part (F test, 5 %).
     """
 
@@ -102,7 +103,7 @@ class VarianceSources:
     def verdict(self) -> str:
         """The conclusion, in a sentence or two."""
         if self.leader is None:
-            return "The runs do not differ, so there is nothing to tell apart."
+            return self._describe_without_leader()
         share = self.shares.get(self.leader)
         words = SOURCES[self.leader]
         contributes = (
@@ -110,6 +111,17 @@ class VarianceSources:
         )
         sure = "" if self.clear else " (not significantly more than from the others; more seeds would tell)"
         return f"{contributes} from the {words}{sure}: {ADVICE[self.leader]}."
+
+    def _describe_without_leader(self) -> str:
+        """Say why no source is named: nothing varies, or a single source is measured, or they vary together alone."""
+        if not any(spread.variance for spread in self.spreads.values()):
+            return "The runs do not differ, so there is nothing to tell apart."
+        parts = [source for source in self.spreads if source != "all"]
+        if len(parts) > 1:
+            return "The runs differ where all sources vary together, and no source alone explains it."
+        share = self.shares.get(parts[0])
+        of = "" if share is None else f" ({percent_text(share.share)} of the variance of all together)"
+        return f"Only the {SOURCES[parts[0]]} varied alone{of}: there is no other source to compare with."
 
 
 ADVICE: Mapping[Source, str] = {
