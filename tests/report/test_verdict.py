@@ -136,6 +136,23 @@ def test_several_objectives_have_no_single_winner(tmp_path: Path) -> None:
     assert lines(study)[1] == ("No single winner: the 2 trials on the Pareto front trade one objective for another.")
 
 
+def test_of_several_objectives_the_baseline_is_compared_by_the_first_alone(tmp_path: Path) -> None:
+    for name, first, said in (
+        ("best", [0.97, 3000.0], "The best trial is the baseline itself: no other trial is better."),
+        ("equal", [0.96, 3000.0], "The baseline has the same value: no winner."),
+    ):
+        keys = {"parameters": {"depth": [1, 2, 3]}, "baseline": {"depth": 1}, "trials": 3, "pruner": "none"}
+        study = make_study(tmp_path, name, objective=["val_accuracy", "parameter_count"], **keys)
+        for values in (first, [0.96, 2000.0], [0.95, 1000.0]):
+            claim = study.claim(holder())
+            assert claim is not None
+            study.suggest_config(claim)
+            study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, values)
+        front, _, rest = lines(study)[1].partition(" By validation accuracy alone: ")
+        assert "on the Pareto front" in front
+        assert rest == said
+
+
 @pytest.mark.parametrize("metric", ["val_balanced_accuracy", "val_loss"])
 def test_only_a_plain_accuracy_has_a_standard_error_of_its_samples(tmp_path: Path, metric: str) -> None:
     results = told(tmp_path, [0.95, 0.96]).results

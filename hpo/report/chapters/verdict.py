@@ -227,7 +227,9 @@ def _single_run_leads(results: Results, best: TrialRow) -> str:
     rivals = _find_rivals(results, best)
     sentences = [*_baseline_sentences(results, best), *(_lead_sentences(results, best, rivals) if rivals else [])]
     if len(results.objectives) > 1:
-        sentences.append(_front_text(results))
+        compared = results.baseline is not None and results.baseline.comparable
+        by = [f"By {metric_text(results.objective.metric)} alone:"] if compared else []  # of which `best` is the best
+        sentences = [*filter(None, [_front_text(results)]), *by, *sentences]
     return " ".join(sentences) or "There is no other trial to compare it with."
 
 
