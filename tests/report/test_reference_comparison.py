@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from hpo.config.builtin_metrics import BUILTIN_METRICS
 from hpo.config.trial_config import TrialConfig
@@ -20,6 +21,7 @@ from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, Evalua
 from hpo.report.data.reference_models import ReferenceModel, ReferenceModels
 from hpo.report.stats.evaluation_stats import compare_candidates
 from hpo.report.stats.metric_range import metric_range
+from hpo.report.stats.reference_comparison import RowGains
 from hpo.study import Objective
 
 RNG = np.random.default_rng(0)
@@ -79,6 +81,34 @@ def test_equal_models_are_not_told_apart(tmp_path: Path) -> None:
     assert "paired by row, over 4 seeds" in text
     worse = said(evaluation(tmp_path, network(tmp_path, [0] * 4, files=True), noise=9000))
     assert "worse than the best network (significant" in worse
+
+
+@pytest.mark.parametrize("runs", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("better", "worse", "apart"),
+    [
+        (1, 0, False),
+        (4, 0, False),
+        (5, 0, False),
+        (7, 0, True),
+        (7, 1, False),
+        (8, 1, True),
+        (9, 2, False),
+        (0, 7, True),
+    ],
+)
+def test_a_few_rows_are_told_apart_as_the_exact_test_tells(runs: int, better: int, worse: int, *, apart: bool) -> None:
+    gains = np.zeros(200)
+    gains[:better], gains[better : better + worse] = 1, -1
+    assert (binomtest(better, better + worse).pvalue < 0.05) == apart
+    assert RowGains(np.tile(gains, (runs, 1))).apart == apart  # runs that agree in every row
+
+
+def test_errors_of_few_rows_are_told_apart_by_students_t() -> None:
+    errors = np.array([0.1, 0.5, 0.9])  # normal: 0.5 ± 0.45, which leaves 0; Student's t: ± 0.99
+    assert not RowGains(errors[None]).apart
+    assert RowGains(np.array([[0.4, 0.5, 0.6]])).apart
+    assert not RowGains(np.zeros((1, 3))).apart
 
 
 def test_rows_of_other_data_are_not_paired(tmp_path: Path) -> None:

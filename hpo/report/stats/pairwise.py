@@ -19,7 +19,7 @@ from hpo.report.stats.evaluation_stats import LEVEL
 from hpo.report.stats.trial_stats import fit_values
 from hpo.study.standard_error import standard_error
 
-__all__ = ["PairedComparison", "compare_trials", "paired_errors"]
+__all__ = ["PairedComparison", "compare_trials", "mcnemar_p", "paired_errors"]
 
 Array = np.ndarray[Any, Any]
 
@@ -72,7 +72,7 @@ def compare_trials(table: SampleTable, results: Results, first: int, others: Seq
         tail = (1 - LEVEL) / len(rivals) / 2
         low, high = np.quantile(differences, [tail, 1 - tail])
         counts = _count_discordant(table, found[first], found[number])
-        p_value = _bootstrap_p(differences) if counts is None else _mcnemar_p(*counts)
+        p_value = _bootstrap_p(differences) if counts is None else mcnemar_p(*counts)
         comparisons.append(
             PairedComparison(
                 first,
@@ -167,7 +167,7 @@ def _count_discordant(
     return int((one & ~other).sum()), int((other & ~one).sum())
 
 
-def _mcnemar_p(only_first: int, only_second: int) -> float:
+def mcnemar_p(only_first: int, only_second: int) -> float:
     """Return the p-value of McNemar's exact test: of the samples that one alone has right, each has as many."""
     if not only_first + only_second:
         return 1.0

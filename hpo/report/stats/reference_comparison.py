@@ -17,6 +17,7 @@ from hpo.report.data.evaluations import CandidateRuns, EvaluationRun
 from hpo.report.data.reference_models import ReferenceModels
 from hpo.report.stats.evaluation_stats import FEWEST_SEEDS, LEVEL
 from hpo.report.stats.mean_interval import mean_reach
+from hpo.report.stats.pairwise import mcnemar_p
 
 __all__ = ["RowGains", "measure_row_gains"]
 
@@ -41,10 +42,16 @@ class RowGains:
         if rows < 2:
             return False
         if runs < FEWEST_SEEDS:
-            found = [_leaves_zero(float(row.mean()), _row_reach(row)) for row in self.values]
-            return all(found) and len(set(np.sign(self.values.mean(1)))) == 1
+            return all(map(_differs, self.values)) and len(set(np.sign(self.values.mean(1)))) == 1
         reach = math.hypot(mean_reach(self.values.mean(1).tolist()), _row_reach(self.values.mean(0)))
         return _leaves_zero(float(self.values.mean()), reach)
+
+
+def _differs(gains: Array) -> bool:
+    """Tell by the rows of a single run: of right and wrong classes by McNemar's exact test, else by Student's t."""
+    if np.isin(gains, (-1, 0, 1)).all():
+        return mcnemar_p(int((gains > 0).sum()), int((gains < 0).sum())) < 1 - LEVEL
+    return _leaves_zero(float(gains.mean()), _row_reach(gains))
 
 
 def _leaves_zero(mean: float, reach: float) -> bool:
@@ -52,9 +59,13 @@ def _leaves_zero(mean: float, reach: float) -> bool:
 
 
 def _row_reach(values: Array) -> float:
-    from scipy.stats import norm  # half a second to import
+    """Return half the interval of the mean gain; its degrees of freedom are of the rows that differ, often a few."""
+    from scipy.stats import t  # half a second to import
 
-    return float(norm.isf((1 - LEVEL) / 2) * values.std(ddof=1) / math.sqrt(len(values)))
+    freedom = np.count_nonzero(values) - 1
+    if freedom < 1:
+        return math.inf
+    return float(t.isf((1 - LEVEL) / 2, freedom) * values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def measure_row_gains(
