@@ -136,7 +136,9 @@ def plan_launch(
         return _add_code_notices(_add_training_notices(existing), storage)
     plan = _plan_study(study, parameters, {**keys, "warm_start": None if source else warm_start})
     if unnamed and (name := choose_name_by_data(plan.name, plan.definition, storage)) != plan.name:
-        first.append(f"study {name}: for study {plan.name} is of other data; name it yourself with --name, or name=…")
+        first.append(
+            f"study {name}: named so because study {plan.name} has other data; choose a name with --name or name=…"
+        )
         plan = replace(plan, name=name)
     _check_library_models(plan.definition)
     idle = describe_data_parameters(plan.definition, own_validation=plan.definition.dataset.own_validation)

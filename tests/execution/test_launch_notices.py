@@ -122,7 +122,7 @@ def test_a_study_of_other_data_keeps_its_name_and_the_new_one_has_the_next(tmp_p
     def name(data: Any, study: str | None = None, **keys: Any) -> str:
         plan = plan_launch(study, storage, dataset=save_data(data), **keys)
         created = plan.create(storage)
-        notice = f"study {created.name}: for study quickstart is of other data"
+        notice = f"study {created.name}: named so because study quickstart has other data"
         assert (notice in str(plan.notices)) == (created.name == "quickstart-2")
         return created.name
 
