@@ -19,7 +19,9 @@ from hpo.training.loop import train
 from hpo.training.member import Member, TrainResult
 from hpo.training.settings import TrainSettings
 from hpo.training.stacked import check
-from hpo.training.stacked.check import Timing, why_alone
+from hpo.training.stacked.check import Timing, find_difference, why_alone
+from hpo.training.stacked.parts import NormPass
+from hpo.training.stacked.sequential import is_sequential
 from tests.training.resumable import CPU, bits, config, stop_after
 from tests.training.test_stacked import Prunes, alone, assert_close, doubled, in_float64
 from tests.training.test_stacked_modules import data
@@ -137,6 +139,36 @@ def test_what_trains_alone_says_why(monkeypatch):
     monkeypatch.setattr(check, "measure_gain", lambda *_: Timing(1.0, 2.0))
     assert why_alone(own(), on) == "a stack is 0.5 times as fast as one at a time here"
     assert stack_key(own("own_other")) is None
+
+
+def sequence(dropout: float = 0.0) -> nn.Sequential:
+    """Return layers, some of which are used twice."""
+    act, drop = nn.Tanh(), nn.Dropout(dropout)
+    return nn.Sequential(
+        *(nn.Linear(6, 8), act, drop, nn.BatchNorm1d(8), nn.Linear(8, 8), act, drop, nn.Linear(8, 3), act, drop),
+        nn.Linear(3, 3),
+    )
+
+
+@pytest.mark.usefixtures("in_float64", "always_gains")
+def test_layers_that_a_sequence_uses_twice_are_computed_twice(monkeypatch):
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("own_twice")(lambda config, shape, classes: sequence())
+    configs = [own("own_twice", learning_rate=0.01 * (i + 1), optimizer="adam") for i in range(2)]
+    on = doubled(data(configs[0]))
+    for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
+        assert_close(found, expected, 1e-9)
+
+
+@pytest.mark.usefixtures("in_float64")
+def test_the_check_compares_the_stack_that_will_train(monkeypatch):
+    modules = [sequence(0.3), sequence(0.5)]
+    assert is_sequential(modules[0])
+    assert find_difference(modules, torch.randn(5, 6), (6,)) is None
+    monkeypatch.setattr(
+        NormPass, "forward", lambda self, x, *, train: self.rows.h.copy_(self._norm._sums[0].view_as(self.rows.h))
+    )
+    assert find_difference(modules, torch.randn(5, 6), (6,)) == "a stack gives other outputs"
 
 
 FACTOR, TEMPLATES = {"value": 1.0}, threading.local()

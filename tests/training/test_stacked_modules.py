@@ -354,6 +354,8 @@ def test_what_is_sequential():
     rest = [nn.LeakyReLU(0.2)], [nn.BatchNorm1d(4, momentum=0.2)], [nn.Softmax(1)], [nn.Linear(4, 4), nn.ReLU()]
     others = [nn.Sequential(nn.Linear(3, 4), *layers, linear) for layers in rest[:3]]
     others += [nn.Sequential(*rest[3]), nn.Sequential(nn.ReLU(), linear), nn.Sequential(linear, nn.ReLU(), linear)]
+    others += [nn.Sequential(nn.Linear(3, 4), linear)]
+    others[-1].register_buffer("index", torch.arange(3))
     assert not any(is_sequential(each) for each in [*others, Odd()])
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpo.config import registry
@@ -31,6 +32,7 @@ from hpo.training.process_state import contain_user_code
 from hpo.training.stacked.gain import Clock, Timing, change_seed, measure_gain
 from hpo.training.stacked.member_functions import Given, member_functions
 from hpo.training.stacked.modules import StackedModules, is_normalised
+from hpo.training.stacked.sequential import StackedSequential, is_sequential
 from hpo.training.stacked.structure import attributes_of, structure_of
 from hpo.training.stacked.user_values import name_change, read_user_values
 from hpo.utils.text import shorten, summarize_error
@@ -45,6 +47,7 @@ __all__ = [
     "why_modules_alone",
 ]
 
+AnyStack = StackedModules | StackedSequential
 CLOSE = 1e-9  # of float64, as a share of the largest number
 CLOSE_SINGLE = 1e-4  # of float32
 TYPES = re.compile(r"dtype|scalar type|did not match|type mismatch", re.IGNORECASE)  # errors of types that differ
@@ -289,7 +292,8 @@ def find_difference(
     """Return what differs between modules in a stack and alone: outputs, gradients, buffers, or what they leave behind.
 
     They go through a step on batches of their own and one on a batch that they share, in training and in evaluation,
-    and with the same dropout masks. Both sides go along their gradients in between.
+    and with the same dropout masks. Both sides go along their gradients in between. Modules for which `is_sequential`
+    holds do so once more in the stack by hand, which is the one that trains them.
 
     Args:
         modules: in float64, or float32, on the CPU; they are trained.
@@ -297,16 +301,31 @@ def find_difference(
         shape: of a sample.
         builds: see `why_modules_alone`.
     """
-    stack = StackedModules(modules, shape, x.device, by_layer=False)
+    general = StackedModules(modules, shape, x.device, by_layer=False)
+    found = _compare_stack(general, modules, x, shape, builds)
+    if found is not None or not is_sequential(modules[0]):
+        return found
+    return _compare_stack(StackedSequential(modules, general.output.new_empty(0)), modules, x, shape, builds)
+
+
+def _compare_stack(
+    stack: AnyStack,
+    modules: Sequence[nn.Module],
+    x: Tensor,
+    shape: tuple[int, ...],
+    builds: Sequence[Callable[[], object]],
+) -> str | None:
+    """Return what differs in a stack; see `find_difference`."""
     load_modules(stack, modules)
-    stack.draws.record = True
     stack.noise.begin(range(len(modules)))
+    stack.noise.kept = []
     before = [structure_of(module) for module in modules]
     own = torch.stack([x.roll(index, 0) for index in range(len(modules))])
     for samples in (own, x):
-        stack.draws.kept.clear()
+        stack.noise.kept.clear()
+        flat = _flatten(samples, shape)
         with _Generators() as generators:
-            found = _compare_step(stack, modules, samples, builds)
+            found = _compare_step(stack, modules, samples, flat, builds)
         if generators.moved:
             return "it draws random numbers of its own, other than by torch's dropout"
         if found is not None:
@@ -333,12 +352,21 @@ class _Generators:
         return torch.get_rng_state().numpy().tobytes(), random.getstate(), repr(np.random.get_state(legacy=False))
 
 
+def _flatten(samples: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return samples (…, n, *shape) as stacks read them: their features, and a one; see `PaddedSamples`."""
+    return F.pad(samples.flatten(samples.ndim - len(shape)), (0, 1), value=1)
+
+
 def _compare_step(
-    stack: StackedModules, modules: Sequence[nn.Module], samples: Tensor, builds: Sequence[Callable[[], object]]
+    stack: AnyStack,
+    modules: Sequence[nn.Module],
+    samples: Tensor,
+    flat: Tensor,
+    builds: Sequence[Callable[[], object]],
 ) -> str | None:
     """Do a step in training and one evaluation, both ways; return what differs."""
-    own = samples.ndim > 1 + len(stack.shape)
-    flat = samples.flatten(2 if own else 1)
+    own = flat.ndim > 2
+    stack.tracked += 1
     outputs = stack.forward(flat, train=True)
     by_outputs = torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype).view_as(outputs)
     gradients = [torch.empty_like(each) for each in stack.parameters]
@@ -346,7 +374,7 @@ def _compare_step(
     for index, module in enumerate(modules):
         _build_again(builds, index)
         module.train().zero_grad()
-        with member_functions(Given(stack.draws.kept, index)):
+        with member_functions(Given(stack.noise.kept or [], index)):
             alone = module(samples[index] if own else samples)
         if not _close(outputs[index].mT, alone):
             return "a stack gives other outputs"
@@ -363,7 +391,7 @@ def _compare_step(
     with torch.no_grad():
         for numbers, gradient in zip(stack.parameters, gradients, strict=True):
             numbers.sub_(0.01 * gradient)
-    return _compare_state(stack, modules, samples, builds)
+    return _compare_state(stack, modules, samples, flat, builds)
 
 
 def _build_again(builds: Sequence[Callable[[], object]], index: int) -> None:
@@ -373,10 +401,14 @@ def _build_again(builds: Sequence[Callable[[], object]], index: int) -> None:
 
 
 def _compare_state(
-    stack: StackedModules, modules: Sequence[nn.Module], samples: Tensor, builds: Sequence[Callable[[], object]]
+    stack: AnyStack,
+    modules: Sequence[nn.Module],
+    samples: Tensor,
+    flat: Tensor,
+    builds: Sequence[Callable[[], object]],
 ) -> str | None:
-    own = samples.ndim > 1 + len(stack.shape)
-    evaluated = stack.forward(samples.flatten(2 if own else 1), train=False)
+    own = flat.ndim > 2
+    evaluated = stack.forward(flat, train=False)
     for index, module in enumerate(modules):
         tensors = {**stack.views(index, stack.parameters), **stack.statistics(index)}
         for name, value in module.state_dict().items():
@@ -400,12 +432,14 @@ def _close(found: Tensor, wanted: Tensor) -> bool:
 
 
 @torch.no_grad()
-def load_modules(stack: StackedModules, modules: Sequence[nn.Module]) -> None:
+def load_modules(stack: AnyStack, modules: Sequence[nn.Module]) -> None:
     """Load the modules' present weights into a stack of them."""
     for index, module in enumerate(modules):
         tensors = {**stack.views(index, stack.parameters), **stack.statistics(index)}
         for name, value in module.state_dict().items():
             tensors[name].copy_(value)
+            if name.endswith("num_batches_tracked"):  # of which some stacks keep one for all
+                stack.tracked = int(value)
 
 
 def _explain(error: Exception) -> str:

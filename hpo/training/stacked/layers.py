@@ -123,6 +123,8 @@ class Dropout:
         bits = noise.draw(-(-numbers // 4))[: len(factors)].view(torch.int16)[:, :numbers]
         torch.ge(bits.view(factors.shape), self._least, out=factors)
         factors.mul_(self.scale)
+        if noise.kept is not None:
+            noise.kept.append(factors.mT.clone())
 
 
 class BatchNorm:

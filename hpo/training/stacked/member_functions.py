@@ -92,19 +92,17 @@ class Draws:
     Attributes:
         noise: of the members.
         shares: of each dropout, by key, under vmap; and under "" a zero for each member.
-        kept: the factors drawn, in their order, where `record` is true: (members, …) each.
     """
 
-    def __init__(self, noise: Noise, *, record: bool = False) -> None:
-        self.noise, self.record = noise, record
+    def __init__(self, noise: Noise) -> None:
+        self.noise = noise
         self.shares: dict[str, Tensor] = {}
-        self.kept: list[Tensor] = []
 
     def factors(self, like: Tensor, shares: Tensor) -> Tensor:
         """Draw factors like a tensor (members, …)."""
         drawn = member_noise.draw_factors(like, shares, self.noise)
-        if self.record:
-            self.kept.append(drawn)
+        if self.noise.kept is not None:
+            self.noise.kept.append(drawn)
         return drawn
 
     def apply(self, x: Tensor, share: float, kind: str) -> Tensor:
@@ -121,7 +119,7 @@ class Given:
     """Draws that were recorded, for one member that is computed alone.
 
     Args:
-        kept: the factors of all members, in the order of their use; see `Draws`.
+        kept: the factors of all members, in the order of their use; see `Noise`.
         member: whose.
     """
 

@@ -58,7 +58,7 @@ class StackedModules:
         normalised: true with batch normalisation.
         tracked: unused, for each member's buffers count for themselves.
         noise: the random bits of dropouts.
-        draws: the dropouts' draws; `record` is for the check.
+        draws: the dropouts' draws.
     """
 
     tracked = 0

@@ -50,9 +50,13 @@ class Noise:
     Args:
         count: members.
         device: where the bits are wanted.
+
+    Attributes:
+        kept: the factors of dropouts, in the order of their use, (members, n, …) each; None where nobody wants them.
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
+        self.kept: list[Tensor] | None = None
         self._generators = [torch.Generator(device) for _ in range(count)]
         self._pool = torch.empty(count, POOL, dtype=torch.int64, device=device)
         self._used = POOL

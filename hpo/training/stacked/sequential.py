@@ -52,9 +52,13 @@ def is_sequential(module: nn.Module) -> bool:
 
 
 def _leaves(name: str, module: nn.Module) -> Iterator[Named]:
-    """Yield the layers of a module in their order; a residual block is one."""
-    if type(module) in (nn.Sequential, ResNetTabular, Autoencoder):
-        for child, each in module.named_children():
+    """Yield the layers of a module in their order, one that is used twice at both its places; a residual block is one.
+
+    A sequence with tensors of its own, such as a buffer, is yielded itself: it has no part.
+    """
+    if type(module) in (nn.Sequential, ResNetTabular, Autoencoder) and not (module._parameters or module._buffers):
+        for child, each in module._modules.items():  # named_children leaves repeats out
+            assert each is not None
             yield from _leaves(f"{name}.{child}" if name else child, each)
     elif type(module) is not nn.Flatten:  # samples arrive flat
         yield name, module
