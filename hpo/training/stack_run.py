@@ -79,6 +79,7 @@ class StackRun:
             for member in group:
                 member.parameter_count = trained.parameter_count
                 member.resumable = member.number in files
+        self._seen: list[Data] = []  # in this epoch, also by members that have left in its midst
         self._scorer = StackScorer(members, self._data, settings.monitor) if settings.sample_scores else None
         self._batch_size = members[0].config.batch_size
         self._steps = data[0].steps(self._batch_size)
@@ -147,6 +148,7 @@ class StackRun:
     def _begin_epoch(self) -> None:
         """Let the learner prepare for the steps of the epoch that are not done yet."""
         members = self._learner.members
+        self._seen = self._parts(members)
         data = [self._data[member.number] for member in members]
         samples = max((len(each.y_train) for each in data), default=0)
         seeds = [epoch_seed(each.seed, self._epoch) for each in data]
@@ -172,7 +174,9 @@ class StackRun:
 
     def _train_steps(self) -> bool:
         """Do the steps of the epoch that are not done yet; return false when asked to stop before the last."""
-        parts = self._parts(self._learner.members)
+        if not self._step:
+            self._begin_epoch()
+        parts = self._seen
         torch.manual_seed(epoch_seed(parts[0].seed, self._epoch))
         batches: Iterator[TrainBatch | JointBatch]
         first = self._step if len(parts) == 1 and parts[0].seeks else 0
@@ -180,9 +184,7 @@ class StackRun:
             batches = joint_batches(parts, self._batch_size, self._epoch)
         else:
             batches = parts[0].batches(self._batch_size, self._epoch, self._learner.room, first)
-        if not self._step:
-            self._begin_epoch()
-        elif not self._skip_steps(batches, self._step - first):
+        if self._step and not self._skip_steps(batches, self._step - first):
             return False
         # Asked and written before the next batch is taken, for a data set's own batches may draw from the generators;
         # and where the optimizer has done its step, for no checkpoint holds the gradients of a part of its batches.

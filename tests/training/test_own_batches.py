@@ -10,6 +10,7 @@ from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import Dataset, DatasetReference
 from hpo.training import joint_batches as joint
+from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, prepare_data
 from hpo.training.data_cache import DataCache
@@ -205,6 +206,54 @@ def test_a_stack_goes_on_from_its_checkpoints(more, answers, tmp_path):
     assert again.count(None) == 0
     whole = train(configs, data, base)
     assert [bits(each) for each in train(configs, data, base, again)] == [bits(each) for each in whole]
+
+
+class Pauses(Callback):
+    """Pauses all members after their second epoch."""
+
+    def on_round(self, members) -> None:
+        for member in members:
+            if len(member.history) == 2:
+                member.stop("paused")
+
+
+@pytest.mark.parametrize("model", [{}, {"model": "autoencoder"}])
+def test_a_stack_goes_on_from_the_end_of_an_epoch_with_last_batches_of_unequal_sizes(model, tmp_path):
+    configs = [config(**model, **each) for each in OTHERS]
+    data = [rows(each) for each in configs]
+    base = TrainSettings(monitor="val_loss", direction="minimize", record_steps=True)
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(5)]
+    paused = train(configs, data, replace(base, callbacks=[Pauses()]), specs)
+    assert {(each.status, len(each.history)) for each in paused} == {("paused", 2)}
+    told = Prunes()
+    again = [replace(spec, resume=True) for spec in specs]
+    found = train(configs, data, replace(base, callbacks=[told]), again)
+    assert {epoch for _, epoch in told.told} == {3, "completed"}  # none has begun anew
+    assert [bits(each) for each in found] == [bits(each) for each in train(configs, data, base)]
+
+
+class Leaves(Callback):
+    """Knows at the start that a member need not go on."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def on_start(self, member) -> None:
+        if member.number == self.number:
+            member.stop("interrupted")
+
+
+@pytest.mark.parametrize("leaves", [0, 2, 4])
+def test_a_member_that_does_not_go_on_leaves_the_others_their_batches(leaves, tmp_path):
+    configs = [config(**each) for each in OTHERS]
+    data = [rows(each) for each in configs]
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(5)]
+    train(configs, data, TrainSettings(should_stop=stop_after(3)), specs)
+    again = [replace(spec, resume=True) for spec in specs]
+    found = train(configs, data, TrainSettings(callbacks=[Leaves(leaves)]), again)
+    for number, (each, whole) in enumerate(zip(found, train(configs, data), strict=True)):
+        if number != leaves:
+            assert_close(each, whole, 1e-4)
 
 
 def test_noise_does_not_depend_on_who_else_is_in_the_stack():

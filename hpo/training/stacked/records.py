@@ -20,8 +20,8 @@ class StackRecord:
     """Record of losses and scores of an epoch's steps, each before its step; computed many samples at a time.
 
     The samples are those of all members, or each has its own: labels and weights then have a first dimension of
-    members, which all of an epoch's batches must have in common. Where a last batch is of unequal sizes, nothing may be
-    saved after it.
+    members, which all of an epoch's batches must have in common. After a last batch of unequal sizes the epoch is over,
+    and nothing of it is saved.
 
     Args:
         loss: of the stack.
@@ -139,7 +139,7 @@ class StackRecord:
         With the loss of each step: also the losses so far, and the sizes of the steps that wait. With real targets:
         also their moments. With weights: also those that wait.
         """
-        if isinstance(self._samples, int) and not self._samples:
+        if isinstance(self._samples, Tensor) or not self._samples:
             return None
         assert self._labels is not None
         y = self._labels.narrow(self._along, 0, self._used)
@@ -247,7 +247,7 @@ class ReconstructionRecord:
 
     def state(self, member: int) -> list[Tensor] | None:
         """Return a member's record: its sum, number of samples, and losses by step; None before any step."""
-        if isinstance(self._samples, int) and not self._samples:
+        if isinstance(self._samples, Tensor) or not self._samples:
             return None
         by_step = [self.steps()[member]] if self._by_step else []
         return [self._sums[member].clone(), torch.tensor(self._samples), *by_step]
