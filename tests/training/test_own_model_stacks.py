@@ -12,9 +12,11 @@ import hpo
 from hpo.config import registry
 from hpo.config.cohort_key import stack_key
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import Dataset
 from hpo.errors import RunError
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
+from hpo.training.data import prepare_data
 from hpo.training.loop import train
 from hpo.training.member import Member, TrainResult
 from hpo.training.settings import TrainSettings
@@ -24,7 +26,7 @@ from hpo.training.stacked.parts import NormPass
 from hpo.training.stacked.sequential import is_sequential
 from tests.training.resumable import CPU, bits, config, stop_after
 from tests.training.test_stacked import Prunes, alone, assert_close, doubled, in_float64
-from tests.training.test_stacked_modules import data
+from tests.training.test_stacked_modules import X, data
 
 __all__ = ["in_float64"]
 pytestmark = pytest.mark.usefixtures("one_thread", "own_models")
@@ -157,6 +159,31 @@ def test_layers_that_a_sequence_uses_twice_are_computed_twice(monkeypatch):
     configs = [own("own_twice", learning_rate=0.01 * (i + 1), optimizer="adam") for i in range(2)]
     on = doubled(data(configs[0]))
     for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
+        assert_close(found, expected, 1e-9)
+
+
+class Indexed(nn.Module):
+    """Model whose first tensor is a buffer of whole numbers."""
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__()
+        self.register_buffer("index", torch.arange(features - 1, -1, -1))
+        self.leave = nn.Linear(features, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.leave(x[:, self.index])
+
+
+@pytest.mark.usefixtures("in_float64", "always_gains")
+@pytest.mark.parametrize("loss", ["huber", "mse"])
+def test_losses_and_scores_are_real_numbers_whatever_buffer_comes_first(loss, monkeypatch):
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("own_indexed")(lambda config, shape, outputs: Indexed(shape[0], outputs))
+    configs = [own("own_indexed", task="regression", loss=loss, learning_rate=0.01 * (i + 1)) for i in range(2)]
+    on = prepare_data(Dataset((X, X[:, :2] * (3.0, 500.0)), task="regression"), configs[0], CPU)
+    on = replace(doubled(on), y_train=on.y_train.double(), y_val=on.y_val.double())
+    lowest = {"monitor": "val_loss", "direction": "minimize"}
+    for found, expected in zip(train(configs, on, TrainSettings(**lowest)), alone(configs, on, **lowest), strict=True):
         assert_close(found, expected, 1e-9)
 
 

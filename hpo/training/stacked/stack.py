@@ -87,6 +87,7 @@ class Stack:
         features = math.prod(shape)
         self.augment = registry.models.get(configs[0].model).augment
         self.dense = _stack_networks(models, features, outputs, like) or _stack_modules(models, shape, like)
+        like = self.dense.output  # a module's first tensor may be a buffer of whole numbers
         self._noise_keys = [noise_key(config) for config in configs]
         self.normalised = self.dense.normalised
         self.loss: StackLoss | ReconstructionLoss
