@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,12 +114,22 @@ class SampleScorer:
         if configs[0].reconstructs:
             place = 1 if self._metric == "val_reconstruction_error" else 0
             return [self._store(self._choose(each.samples[place])) for each in results if each.samples is not None]
-        rows: list[Array] = []
-        outputs = [each.outputs for each in results if each.outputs is not None]
-        for group in group_members(outputs):
+        places: dict[str, list[int]] = {}
+        for place, config in enumerate(configs):
+            places.setdefault(config.loss, []).append(place)
+        rows = {place: row for own in places.values() for place, row in self._score_places(own, configs, results)}
+        return [rows[place] for place in range(len(configs))]
+
+    def _score_places(
+        self, places: Sequence[int], configs: Sequence[TrialConfig], results: Sequence[EvalResult]
+    ) -> Iterator[tuple[int, Array]]:
+        """Yield the scores of the members at those places, which have one loss and so outputs of one shape."""
+        left = iter(places)
+        for group in group_members([each for place in places if (each := results[place].outputs) is not None]):
+            own = [next(left) for _ in group]
             stacked = torch.stack([self._choose(each.t()) for each in group])
-            rows.extend(self._store(self._compute(configs[len(rows) : len(rows) + len(group)], stacked)))
-        return rows
+            scores = self._store(self._compute([configs[place] for place in own], stacked))
+            yield from zip(own, scores, strict=True)
 
     def _choose(self, values: Tensor) -> Tensor:
         return values if self._chosen is None else values[..., self._chosen]

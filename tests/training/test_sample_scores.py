@@ -78,6 +78,22 @@ def test_the_metric_of_a_stack_follows_from_its_sample_scores(task: str, metric:
         check(result, metric)
 
 
+@pytest.mark.parametrize(
+    ("task", "losses", "metrics"),
+    [
+        ("regression", ("gaussian_nll", "mse", "huber", "mae", "gaussian_nll"), ("val_loss", "val_rmse")),
+        ("classification", ("mse", "cross_entropy", "mse"), ("val_loss", "val_accuracy")),
+    ],
+)
+def test_members_of_several_losses_are_scored_by_their_own(
+    task: str, losses: tuple[str, ...], metrics: tuple[str, ...]
+) -> None:
+    configs = [config(task, loss=loss, width=8 + number) for number, loss in enumerate(losses)]
+    for metric in metrics:
+        for result in fit(metric, configs, make_data(task, configs[0])):
+            check(result, metric)
+
+
 @pytest.mark.parametrize(("task", "metric"), [("classification", "val_accuracy"), ("regression", "val_loss")])
 def test_that_of_a_model_alone_does_too(task: str, metric: str) -> None:
     loss = {"loss": "huber"} if task == "regression" else {}
