@@ -21,7 +21,7 @@ from hpo.training.schedules import rate_at
 from hpo.training.stacked.check import find_parameter_obstacle, why_modules_alone
 from hpo.training.stacked.noise import noise_seed
 from hpo.training.stacked.optimizers import optimizer_family
-from hpo.training.stacked.structure import structure_of
+from hpo.training.stacked.structure import number_structures, structure_of
 from hpo.utils.text import quantity
 
 if TYPE_CHECKING:
@@ -283,10 +283,10 @@ class Stack:
         """Group the trials by their models' structure, optimizer family and type."""
         assert self._shape is not None
         groups: dict[Hashable, list[Trial]] = {}
-        for trial in self.trials:
-            module = self._modules[id(trial)]
+        numbers = number_structures([self._modules[id(trial)] for trial in self.trials])
+        for trial, number in zip(self.trials, numbers, strict=True):
             config = trial.config
-            key = structure_of(module), optimizer_family(config), config.averaging, compute_type(config)
+            key = number, optimizer_family(config), config.averaging, compute_type(config)
             groups.setdefault(key, []).append(trial)
         self._groups = []
         for trials in groups.values():

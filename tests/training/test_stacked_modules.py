@@ -26,7 +26,7 @@ from hpo.training.stacked.mlp import StackedMLP
 from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.noise import Noise
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
-from hpo.training.stacked.structure import structure_of
+from hpo.training.stacked.structure import number_structures, structure_of
 from tests.training.resumable import CPU, RNG, bits, config, stop_after
 from tests.training.test_stacked import STACKED, Prunes, alone, assert_close, doubled, in_float64
 
@@ -230,6 +230,27 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share, precision):
     assert (factors[0] == 0).double().mean().item() == pytest.approx(share, abs=5 * (share * (1 - share) / 1e5) ** 0.5)
     assert factors[0].max().item() == pytest.approx(1 / (1 - share), rel=1e-4 if precision != torch.bfloat16 else 4e-3)
     assert torch.equal(factors[1], torch.ones(100, 1000, dtype=precision))
+
+
+@BOTH
+@pytest.mark.usefixtures("general")
+def test_the_noise_of_a_member_does_not_depend_on_what_others_drop():
+    """Of two dropouts, one is 0 for some members, and both are for another."""
+    shares = [(0.2, 0.0), (0.2, 0.1), (0.0, 0.0), (0.0, 0.1), (0.3, 0.0)]
+    configs = [
+        tabular(**KINDS[3], depth=2, dropout=hidden, residual_dropout=rest, learning_rate=0.01 + i * 1e-6, epochs=1)
+        for i, (hidden, rest) in enumerate(shares)
+    ]
+    on = data(configs[0])
+    for config_, found in zip(configs, train(configs, on), strict=True):
+        (expected,) = train([config_], on)
+        assert found.history[0]["train_loss"] == pytest.approx(expected.history[0]["train_loss"], rel=1e-4)
+
+
+def test_members_that_drop_nothing_join_those_that_do():
+    modules = [nn.Sequential(nn.Dropout(first), nn.Dropout(second)) for first, second in ((0, 0), (0.1, 0), (0.2, 0))]
+    assert number_structures(modules) == [0, 0, 0]
+    assert number_structures([*modules, nn.Sequential(nn.Dropout(0.1), nn.Dropout(0.1))]) == [0, 0, 0, 1]
 
 
 def test_members_draw_noise_of_their_own():

@@ -26,7 +26,7 @@ from hpo.training.stacked.mlp import Network
 from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.optimizers import optimizer_family
 from hpo.training.stacked.stack import Model, Stack
-from hpo.training.stacked.structure import structure_of
+from hpo.training.stacked.structure import number_structures
 from hpo.training.transfer import build_initial_model
 
 __all__ = ["StackedLearner", "is_stacked"]
@@ -79,15 +79,16 @@ class StackedLearner:
         self._reconstructs = members[0].config.reconstructs
         self.members = list(members)
         models: list[Model] = []
-        structures: dict[Hashable, int] = {}
         given: Sequence[Feed | None] = feeds or [None] * len(members)
         for member, feed in zip(members, given, strict=True):
             module = build_initial_model(member.config, shape, classes)
             member.parameter_count = parameter_count(module)
             dense = is_dense(member.config, shape)
             network = _network(resolve_width(member.config, shape, classes), module) if dense else module
-            structure = 0 if dense else structures.setdefault(structure_of(module), len(structures))
-            models.append(Model(member, network, module.state_dict(), feed, structure=structure))
+            models.append(Model(member, network, module.state_dict(), feed))
+        general = [(model, model.network) for model in models if isinstance(model.network, nn.Module)]
+        for (model, _), number in zip(general, number_structures([module for _, module in general]), strict=True):
+            model.structure = number
         self._build_stacks(models)
         self._padded = PaddedSamples(self._shape, self._stacks[0].dense.output, BLOCK)
         self._pending: list[StackBatch] = []

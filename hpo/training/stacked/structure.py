@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from hpo.config.cohort_key import used_values
 from hpo.config.trial_config import TrialConfig
 
-__all__ = ["DROPOUTS", "attributes_of", "share_name", "structure_of"]
+__all__ = ["DROPOUTS", "attributes_of", "number_structures", "share_name", "structure_of"]
 
 COMMON = frozenset(vars(nn.Module()))  # what every module has, whatever it computes
 DROPOUTS = (
@@ -32,6 +32,27 @@ def structure_of(module: nn.Module) -> Hashable:
     """
     parts = module.named_modules(remove_duplicate=False)
     return tuple((name, _class(part), attributes_of(part), _tensors(part)) for name, part in parts), _ties(module)
+
+
+def number_structures(modules: Sequence[nn.Module]) -> list[int]:
+    """Return a number for each module, equal for those of one stack: of one structure, and with the same draws.
+
+    A member's dropouts draw from one generator, also where its share is 0 and another's is not. So that no member's
+    draws depend on the others, those that drop at all do so at the same places.
+    """
+    keys = [(structure_of(module), _dropping(module)) for module in modules]
+    first: dict[Hashable, tuple[bool, ...]] = {}
+    for structure, drops in keys:
+        if any(drops):
+            first.setdefault(structure, drops)
+    numbers: dict[Hashable, int] = {}
+    joined = [(structure, drops if any(drops) else first.get(structure, drops)) for structure, drops in keys]
+    return [numbers.setdefault(key, len(numbers)) for key in joined]
+
+
+def _dropping(module: nn.Module) -> tuple[bool, ...]:
+    """Return of each dropout of a module whether its share is above 0."""
+    return tuple(bool(getattr(part, name)) for part in module.modules() if (name := share_name(part)) is not None)
 
 
 def _class(part: nn.Module) -> type:
