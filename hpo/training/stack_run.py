@@ -380,7 +380,8 @@ def make_learner(
 ) -> Learner:
     """Return the learner of a stack: its models stacked where they can be, else its only model.
 
-    One of the user's own models, or a convolutional one, alone is faster as it is, unless its checkpoint is a stack's.
+    One of the user's own models, or a convolutional one, alone is faster as it is. A stack's checkpoint goes on as one,
+    also where a stack would not be begun: on a CPU, that of a convolutional model from a GPU.
 
     Args:
         members: the stack.
@@ -393,8 +394,8 @@ def make_learner(
         ConfigError: a model cannot take the data's samples.
     """
     first = members[0].config
-    single = len(members) == 1 and not stacked and is_measured(first)
-    if single or stack_key(first, data.device.type) is None:
+    single = len(members) == 1 and is_measured(first)
+    if not stacked and (single or stack_key(first, data.device.type) is None):
         return ModuleLearner(members[0], data.shape, data.classes, data.device)
     return StackedLearner(members, data.shape, data.classes, data.device, record_steps=record_steps, feeds=feeds)
 

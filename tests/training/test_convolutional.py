@@ -1,15 +1,26 @@
 """Convolutional networks of many blocks, residual ones, with layer normalisation and global pooling."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hpo.config import cohort_key
 from hpo.config.image_size import count_image_units, list_channels
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import Dataset
 from hpo.errors import ConfigError
+from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.convolutional import ResidualConvolutions
+from hpo.training.data import prepare_data
+from hpo.training.loop import train
 from hpo.training.models import build_model
+from hpo.training.settings import TrainSettings
+from tests.training.resumable import CPU, stop_after
+from tests.training.test_stacked import assert_close
 
 
 def build(shape=(3, 32, 32), **parameters) -> nn.Module:
@@ -126,3 +137,30 @@ def test_units_are_about_those_that_are_computed(residual):
             part.register_forward_hook(lambda _part, _inputs, outputs: numbers.append(outputs.numel()))
     model(torch.zeros(1, *shape))
     assert sum(numbers) == pytest.approx(count_image_units(config, shape) - config.dense_width, rel=0.1)
+
+
+def test_a_trial_that_a_gpu_has_begun_in_a_stack_goes_on_on_a_cpu(monkeypatch, tmp_path):
+    configs = [
+        TrialConfig(
+            model="cnn",
+            conv_layers=1,
+            channels=2,
+            dense_width=4,
+            epochs=2,
+            batch_size=16,
+            validation=20,
+            learning_rate=rate,
+        )
+        for rate in (0.01, 0.02)
+    ]
+    rng = np.random.default_rng(0)
+    on = prepare_data(Dataset((rng.normal(size=(60, 6, 6, 1)), np.arange(60) % 3), classes=3), configs[0], CPU)
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(2)]
+    with monkeypatch.context() as gpu:
+        gpu.setattr(cohort_key, "CONVOLUTIONAL", frozenset())
+        whole = train(configs, on)
+        stopped = train(configs, on, TrainSettings(should_stop=stop_after(2)), specs)
+    assert {each.status for each in stopped} == {"interrupted"}
+    found = train(configs, on, checkpoints=[replace(spec, resume=True) for spec in specs])
+    for each, expected in zip(found, whole, strict=True):
+        assert_close(each, expected, 1e-4)
