@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hpo.training.stacked.check import why_modules_alone
+from hpo.training.stacked.check import load_modules, why_modules_alone
+from hpo.training.stacked.modules import StackedModules
+from hpo.training.stacked.sequential import StackedSequential
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VECTOR, SEQUENCE, IMAGE = (8,), (6, 8), (2, 8, 8)
@@ -409,6 +411,19 @@ def check(shape, make, prepare=lambda x: x, *, last: bool = True) -> str | None:
 def test_modules_that_stack(name):
     for shape, *made in STACKED[name]:
         assert check(shape, *made) is None
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.AlphaDropout])
+def test_a_dropout_of_everything_gives_zeros(kind):
+    """By hand, as a sequence, and as modules of any kind; see `find_difference`."""
+    modules = [nn.Sequential(nn.Linear(8, 4), kind(share), nn.Linear(4, 3)) for share in (1.0, 0.5)]
+    assert why_modules_alone(modules, torch.randn(5, 8), VECTOR) is None
+    general = StackedModules(modules, VECTOR, torch.device("cpu"), by_layer=False)
+    for stack in (general, StackedSequential(modules, torch.empty(0))):
+        load_modules(stack, modules)
+        stack.noise.begin([0, 1])
+        outputs = stack.forward(torch.cat([torch.randn(5, 8), torch.ones(5, 1)], 1), train=True)
+        assert torch.allclose(outputs[0], modules[0][2].bias.detach().unsqueeze(1).expand(3, 5))
 
 
 def test_modules_that_make_tensors_stack():

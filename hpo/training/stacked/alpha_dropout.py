@@ -19,8 +19,8 @@ class AlphaDropoutPart(DropoutPart):
 
     def __init__(self, shares: Sequence[float], noise: Noise, like: Tensor) -> None:
         super().__init__(shares, noise, like)
-        self.kept = 1 / self.dropout.scale  # the share of the units
-        self.slope = ((1 + (1 - self.kept) * ALPHA**2) * self.kept).rsqrt()
+        self.kept = (1 / self.dropout.scale).nan_to_num_(posinf=0)  # the share of the units
+        self.slope = ((1 + (1 - self.kept) * ALPHA**2) * self.kept).rsqrt().nan_to_num_(posinf=0)
 
     def make_pass(self, source: Rows | None, n: int) -> Pass:  # noqa: ARG002
         """Make the pass; see `Part`."""

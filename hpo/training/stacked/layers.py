@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hpo.training.stacked.noise import Noise
+from hpo.training.stacked.noise import Noise, scale_kept
 
 __all__ = ["ACTIVATIONS", "Activation", "BatchNorm", "Dropout", "keep_result"]
 
@@ -111,8 +111,8 @@ class Dropout:
 
     def __init__(self, shares: Sequence[float], like: Tensor) -> None:
         dropped = torch.tensor([round(share * 65536) for share in shares], device=like.device).view(-1, 1, 1)
-        self._least = (dropped - 32768).to(torch.int16)
-        self.scale = 65536 / (65536 - dropped).to(like.dtype)
+        self._least = (dropped - 32768).clamp_(max=32767).to(torch.int16)
+        self.scale = scale_kept((65536 - dropped).to(like.dtype))
 
     def draw(self, noise: Noise, factors: Tensor) -> None:
         """Fill `factors` (members, units, samples) from the noise of all members: 0, or 1 over the share that is kept.

@@ -281,7 +281,7 @@ def _drop(x: Tensor, factors: Tensor, share: Tensor, kind: str) -> Tensor:
     if not kind.endswith("alpha"):
         return x * factors
     kept = (factors > 0).to(x.dtype)
-    a = ((1 + share * ALPHA**2) * (1 - share)).rsqrt()
+    a = ((1 + share * ALPHA**2) * (1 - share)).rsqrt().nan_to_num_(posinf=0)  # where all are dropped, they are 0
     return (x * kept + ALPHA * (1 - kept)) * a - a * ALPHA * share
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from hpo.config.cohort_key import run_key
 from hpo.config.trial_config import SEEDS, TrialConfig
 
-__all__ = ["Noise", "draw_factors", "keep_generators", "noise_key", "noise_seed"]
+__all__ = ["Noise", "draw_factors", "keep_generators", "noise_key", "noise_seed", "scale_kept"]
 
 POOL = 4096  # words of 64 bits that a member draws at once: a call takes longer than a few thousand of them
 STRIDE = 0x9E3779B97F4A7C15  # of seeds, so that no two are close
@@ -127,6 +127,11 @@ class Noise:
         self._pool[member, self._used :] = ahead.to(self._pool)
 
 
+def scale_kept(kept: Tensor) -> Tensor:
+    """Return by what units are multiplied of which so many 65536ths are kept; 0 where none are."""
+    return (65536 / kept).nan_to_num_(posinf=0)
+
+
 def draw_factors(like: Tensor, shares: Tensor, noise: Noise) -> Tensor:
     """Draw the factors of inverted dropout (Srivastava et al., 2014): 0, or 1 over what is kept.
 
@@ -143,6 +148,6 @@ def draw_factors(like: Tensor, shares: Tensor, noise: Noise) -> Tensor:
     least = (dropped - 32768).clamp_(max=32767).to(torch.int16)
     # Side by side in memory, whatever the layout: with other strides to compare takes five times as long.
     factors = like.new_empty(len(like), each)
-    torch.ge(bits, least, out=factors).mul_(65536 / (65536 - dropped).to(like.dtype))
+    torch.ge(bits, least, out=factors).mul_(scale_kept((65536 - dropped).to(like.dtype)))
     strides = torch.empty_like(like).stride()
     return factors.as_strided(like.shape, strides) if strides[0] == each else factors.view(like.shape)
