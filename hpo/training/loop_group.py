@@ -22,6 +22,7 @@ from hpo.training.stacked.check import load_modules
 from hpo.training.stacked.modules import SerialModules, StackedModules
 from hpo.training.stacked.noise import noise_key
 from hpo.training.stacked.optimizers import make_stacked_optimizer
+from hpo.training.stacked.optimizers.base import list_weights
 from hpo.training.stacked.optimizers.state import load_state, read_state
 from hpo.utils.text import first_line
 
@@ -107,7 +108,8 @@ class LoopGroup:
             self.stack.backward(x, by_outputs.mT, self._gradients, add=False)
             if self._update is not None:
                 self._update.advance()
-                self._update.step(self._gradients, rate)
+                with self.stack.keep_idle(list_weights(self._update)):
+                    self._update.step(self._gradients, rate)
             else:
                 for numbers, gradient in zip(self.stack.parameters, self._gradients, strict=True):
                     numbers.sub_(gradient * rate)

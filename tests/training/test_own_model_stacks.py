@@ -187,6 +187,51 @@ def test_losses_and_scores_are_real_numbers_whatever_buffer_comes_first(loss, mo
         assert_close(found, expected, 1e-9)
 
 
+class Idle(nn.Linear):
+    """Model with parameters that it does not use."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.spare = nn.Linear(sizes[0], 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+@pytest.mark.usefixtures("in_float64", "always_gains")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "adam", "gradient_accumulation": 2},
+        {"optimizer": "momentum", "layer_learning_rate_decay": 0.7},
+        {"optimizer": "asgd", "asgd_decay": 0.1},
+        {"optimizer": "schedule_free_adamw"},
+    ],
+)
+def test_parameters_without_a_gradient_do_not_decay(settings, monkeypatch):
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("own_idle")(lambda config, shape, classes: Idle(shape[0], classes))
+    configs = [own("own_idle", learning_rate=0.01 * (i + 1), weight_decay=0.1, **settings) for i in range(2)]
+    on = doubled(data(configs[0]))
+    for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
+        assert_close(found, expected, 1e-9)
+
+
+def test_nor_do_they_in_a_loop(monkeypatch):
+    made: list[nn.Module] = []
+
+    def make(*sizes: int) -> nn.Module:
+        made.append(Idle(*sizes))
+        return made[-1]
+
+    parameters = {"optimizer": "adamw", "weight_decay": 0.5}
+    (member,) = run_loop(make, 1, monkeypatch, **parameters)
+    assert member.best_weights is not None
+    for name, weight in made[0].spare.named_parameters():
+        assert torch.equal(member.best_weights[f"1.spare.{name}"], weight)
+
+
 @pytest.mark.usefixtures("in_float64")
 def test_the_check_compares_the_stack_that_will_train(monkeypatch):
     modules = [sequence(0.3), sequence(0.5)]
@@ -293,7 +338,7 @@ class Complex(nn.Linear):
         return super().forward(x) * self.turn.real
 
 
-def run_loop(make, count: int, monkeypatch) -> list[Member]:
+def run_loop(make, count: int, monkeypatch, **parameters) -> list[Member]:
     """Train trials by a loop with a stack of such modules; return them as a callback sees them."""
     seen: dict[int, Member] = {}
 
@@ -308,8 +353,9 @@ def run_loop(make, count: int, monkeypatch) -> list[Member]:
             stack.report(val_loss=losses, val_accuracy=0.5)
 
     monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
-    hpo.training_loop("own_kind", uses=["epochs", "learning_rate", "batch_size"], stack=True)(steps)
-    configs = [TrialConfig(model="own_kind", epochs=1, learning_rate=0.01 * (i + 1)) for i in range(count)]
+    hpo.training_loop("own_kind", uses=["epochs", "learning_rate", "batch_size", *parameters], stack=True)(steps)
+    given = {"model": "own_kind", "epochs": 1, **parameters}
+    configs = [TrialConfig(**given, learning_rate=0.01 * (i + 1)) for i in range(count)]
     train(configs, data(configs[0]), TrainSettings(callbacks=[Sees()]))
     return [seen[number] for number in range(count)]
 

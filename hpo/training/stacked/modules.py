@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -93,6 +93,7 @@ class StackedModules:
         self._template = make_template(modules).to(device)
         self._slots = list(_find_slots(self._template))
         self._outputs: Tensor | None = None
+        self._idle: list[str] = []  # parameters without a gradient
 
     @property
     def output(self) -> Tensor:
@@ -168,11 +169,12 @@ class StackedModules:
         outputs, self._outputs = self._outputs, None
         names = list(self._leaves)
         gradients = torch.autograd.grad(
-            outputs, [self._leaves[name] for name in names], by_outputs.mT, allow_unused=True, materialize_grads=True
+            outputs, [self._leaves[name] for name in names], by_outputs.mT, allow_unused=True
         )
+        self._idle = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
         for group, target in enumerate(into):
             own = [
-                gradient.reshape(len(target), 1, -1)
+                (torch.zeros_like(self._leaves[name]) if gradient is None else gradient).reshape(len(target), 1, -1)
                 for name, gradient in zip(names, gradients, strict=True)
                 if self._places[name].group == group
             ]
@@ -180,6 +182,22 @@ class StackedModules:
                 target.add_(torch.cat(own, 2))
             else:
                 torch.cat(own, 2, out=target)
+
+    @contextmanager
+    def keep_idle(self, averages: Sequence[Sequence[Tensor]]) -> Iterator[None]:
+        """Leave parameters as they are that the last outputs did not depend on, as torch's optimizers do.
+
+        A zero for a gradient would have them decay.
+
+        Args:
+            averages: further weights, shaped as `parameters`; those of such parameters become the parameters.
+        """
+        idle = {name: self._leaves[name].detach().clone() for name in self._idle}
+        yield
+        for tensors in (self.parameters, *averages) if idle else ():
+            parts = self._parts(slice(None), tensors)
+            for name, before in idle.items():
+                parts[name].copy_(before)
 
     def memory(self, n: int) -> object:  # noqa: ARG002
         """Return what a step writes to and does not keep itself: nothing."""

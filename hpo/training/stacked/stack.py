@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from hpo.training.stacked.mlp import Network, StackedMLP
 from hpo.training.stacked.modules import StackedModules
 from hpo.training.stacked.noise import keep_generators, noise_key, noise_seed
 from hpo.training.stacked.optimizers import make_stacked_optimizer
-from hpo.training.stacked.optimizers.base import first_members
+from hpo.training.stacked.optimizers.base import StackedOptimizer, first_members, list_weights
 from hpo.training.stacked.optimizers.state import load_state, read_state
 from hpo.training.stacked.records import ReconstructionRecord, StackRecord
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
@@ -185,7 +185,8 @@ class Stack:
         else:
             gradient = self._gradient(outputs, batch, 1 / batch.counts)
             self.dense.backward(batch.x, gradient, self._gradients, add=False)
-            self._update.step(self._gradients, rate)
+            with self._keep_idle(self._update):
+                self._update.step(self._gradients, rate)
         return outputs
 
     def _accumulate(self, group: BatchGroup, batch: StackBatch, rate: Tensor) -> Tensor:
@@ -206,9 +207,14 @@ class Stack:
             gradient.mul_(first_members(correction, gradient) if isinstance(correction, Tensor) else correction)
         group.clear()
         self._update.advance()
-        self._update.step(self._gradients, self._rate)
+        with self._keep_idle(self._update):
+            self._update.step(self._gradients, self._rate)
         if self._average is not None:
             self._average.step()
+
+    def _keep_idle(self, update: StackedOptimizer) -> AbstractContextManager[None]:
+        """Return the context of the optimizer's step; of dense layers and sequences all parameters have gradients."""
+        return self.dense.keep_idle(list_weights(update)) if isinstance(self.dense, StackedModules) else nullcontext()
 
     def _gradient(self, outputs: Tensor, batch: StackBatch, scale: Tensor | float) -> Tensor:
         """Return the gradient by the outputs (members, outputs, n), weighted; zero where samples do not count."""

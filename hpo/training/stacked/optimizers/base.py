@@ -11,7 +11,19 @@ from torch import Tensor
 from hpo.config.trial_config import TrialConfig
 from hpo.training.optimizers import has_layer_rates, layer_rate_factor
 
-__all__ = ["Clip", "Decay", "LayerRates", "StackedOptimizer", "Stepper", "column_of", "first_members", "make_slot"]
+__all__ = [
+    "Clip",
+    "Decay",
+    "LayerRates",
+    "StackedOptimizer",
+    "Stepper",
+    "column_of",
+    "first_members",
+    "list_weights",
+    "make_slot",
+]
+
+WEIGHT_SLOTS = frozenset({"average", "sequence"})  # that hold weights; the others hold what is made of gradients
 
 
 class StackedOptimizer(Protocol):
@@ -56,6 +68,11 @@ def first_members(numbers: Tensor, parameter: Tensor) -> Tensor:
 def make_slot(parameters: Sequence[Tensor]) -> list[Tensor]:
     """Return a slot: zeros like each parameter."""
     return [torch.zeros_like(parameter) for parameter in parameters]
+
+
+def list_weights(optimizer: StackedOptimizer) -> list[list[Tensor]]:
+    """Return the slots that hold weights, of optimizers that average."""
+    return [slot for name, slot in optimizer.slots.items() if name in WEIGHT_SLOTS]
 
 
 class LayerRates:
