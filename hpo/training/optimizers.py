@@ -16,6 +16,7 @@ from hpo.errors import ConfigError
 __all__ = [
     "Lion",
     "find_head",
+    "group_by_depth",
     "group_by_rate",
     "has_layer_rates",
     "layer_rate_factor",
@@ -55,14 +56,21 @@ def find_head(module: nn.Module) -> set[nn.Parameter]:
     return head.union(*(part.parameters() for part in parts if isinstance(part, nn.Module)))
 
 
-def group_by_rate(config: TrialConfig, module: nn.Module) -> dict[float, list[nn.Parameter]]:
-    """Return the parameters that are trained, in the order of their layers, by `layer_rate_factor`."""
-    groups: dict[float, list[nn.Parameter]] = {}
+def group_by_depth(module: nn.Module) -> dict[int, list[nn.Parameter]]:
+    """Return the parameters that are trained, in the order of their layers, by the layers below the head; its own: 0."""
+    groups: dict[int, list[nn.Parameter]] = {}
     head, layers = find_head(module), weight_layers(module)
     for below, layer in zip(reversed(range(len(layers))), layers, strict=True):
         for parameter in layer:
-            factor = layer_rate_factor(config, 0 if parameter in head else below)
-            groups.setdefault(factor, []).append(parameter)
+            groups.setdefault(0 if parameter in head else below, []).append(parameter)
+    return groups
+
+
+def group_by_rate(config: TrialConfig, module: nn.Module) -> dict[float, list[nn.Parameter]]:
+    """Return the parameters that are trained, in the order of their layers, by `layer_rate_factor`."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for below, parameters in group_by_depth(module).items():
+        groups.setdefault(layer_rate_factor(config, below), []).extend(parameters)
     return groups
 
 

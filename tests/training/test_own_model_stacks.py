@@ -187,6 +187,35 @@ def test_losses_and_scores_are_real_numbers_whatever_buffer_comes_first(loss, mo
         assert_close(found, expected, 1e-9)
 
 
+class Headed(nn.Module):
+    """Model that names its head, which is not its last layer; a part of a layer is the head's too."""
+
+    def __init__(self, features: int, outputs: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(features, 8)
+        self.head = nn.ModuleDict({"norm": nn.LayerNorm(8), "leave": nn.Linear(8, outputs)})
+        self.middle, self.late = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.tanh(self.late(torch.tanh(self.middle(torch.tanh(self.enter(x))))))
+        return self.head["leave"](self.head["norm"](h))
+
+
+@pytest.mark.usefixtures("in_float64", "always_gains")
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("rates", [{"head_learning_rate_ratio": 3.0}, {"layer_learning_rate_decay": 0.5}])
+def test_the_head_that_a_model_names_has_the_heads_rate(rates, optimizer, monkeypatch):
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("own_headed")(lambda config, shape, classes: Headed(shape[0], classes))
+    configs = [own("own_headed", learning_rate=0.01 * (i + 1), optimizer=optimizer, **rates) for i in range(2)]
+    on = doubled(data(configs[0]))
+    for found, expected in zip(train(configs, on), alone(configs, on), strict=True):
+        assert_close(found, expected, 1e-9)
+
+
 class Idle(nn.Linear):
     """Model with parameters that it does not use."""
 

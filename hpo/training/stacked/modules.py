@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hpo.training.optimizers import weight_layers
+from hpo.training.optimizers import group_by_depth, weight_layers
 from hpo.training.stacked.member_functions import Draws, Members, Share, member_functions
 from hpo.training.stacked.noise import Noise, keep_generators
 from hpo.training.stacked.structure import share_name
@@ -76,9 +76,11 @@ class StackedModules:
         self.shape, self.features, self._precision = tuple(shape), math.prod(shape), precision
         self.layout = torch.contiguous_format
         self.normalised = is_normalised(first)
-        layers = weight_layers(first)
-        groups = layers if by_layer else [[each for layer in layers for each in layer]]
-        self.below = [[len(groups) - 1 - group] * count for group in range(len(groups))]
+        by_depth = group_by_depth(first)
+        if not by_layer:
+            by_depth = {0: [each for layer in weight_layers(first) for each in layer]}
+        groups = list(by_depth.values())
+        self.below = [[below] * count for below in by_depth]
         self.parameters = [
             group[0].new_zeros(count, 1, sum(each.numel() for each in group), device=device, requires_grad=False)
             for group in groups
