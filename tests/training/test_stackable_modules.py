@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hpo.training.stacked.check import load_modules, why_modules_alone
-from hpo.training.stacked.modules import StackedModules
+from hpo.training.stacked.modules import SerialModules, StackedModules
 from hpo.training.stacked.sequential import StackedSequential
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -189,6 +189,19 @@ class Global(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         CALLS[0] += 1
         return super().forward(x) * CALLS[0]
+
+
+class Counter(nn.Linear):
+    """Module with a count that its state dict does not hold."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.register_buffer("steps", torch.rand(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.steps += 1
+        return super().forward(x) / (1 + self.steps)
 
 
 class Late(nn.Linear):
@@ -373,6 +386,7 @@ ALONE = {
     "a class attribute": (VECTOR, lambda: Late(8, 3), "changes Late.calls of test_stackable_modules.py"),
     "a closure": (VECTOR, lambda: Decays(8, 3), "changes step of decay of test_stackable_modules.py"),
     "an object": (VECTOR, lambda: Kept(8, 3), "changes STATE of test_stackable_modules.py"),
+    "a buffer that is not saved": (VECTOR, lambda: Counter(8, 3), r"changes its buffer \S*steps, which no state dict"),
     "if": (VECTOR, lambda: Branches(8, 3), NUMBERS),
     ".item()": (VECTOR, lambda: Reads(8, 3), NUMBERS),
     "noise": (VECTOR, lambda: Noisy(8, 3), RANDOM),
@@ -424,6 +438,16 @@ def test_a_dropout_of_everything_gives_zeros(kind):
         stack.noise.begin([0, 1])
         outputs = stack.forward(torch.cat([torch.randn(5, 8), torch.ones(5, 1)], 1), train=True)
         assert torch.allclose(outputs[0], modules[0][2].bias.detach().unsqueeze(1).expand(3, 5))
+
+
+def test_a_buffer_that_is_not_saved_stays_with_its_module():
+    """Where modules are computed one by one, which are stacked anew when others have left."""
+    modules = [Counter(8, 3) for _ in range(2)]
+    before = [module.steps.item() for module in modules]
+    stack = SerialModules(modules, VECTOR, torch.device("cpu"), by_layer=False)
+    stack.noise.begin([0, 1])
+    stack.forward(torch.randn(5, 8), train=True)
+    assert [module.steps.item() for module in modules] == pytest.approx([each + 1 for each in before])
 
 
 def test_modules_that_make_tensors_stack():

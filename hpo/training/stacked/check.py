@@ -302,10 +302,20 @@ def find_difference(
         builds: see `why_modules_alone`.
     """
     general = StackedModules(modules, shape, x.device, by_layer=False)
+    before = _copy_unsaved(modules[0])
     found = _compare_stack(general, modules, x, shape, builds)
+    after = _copy_unsaved(modules[0])
+    if (changed := next((name for name, each in before.items() if not _close(after[name], each)), None)) is not None:
+        return f"it changes its buffer {shorten(changed, quote=False)}, which no state dict holds (persistent=False)"
     if found is not None or not is_sequential(modules[0]):
         return found
     return _compare_stack(StackedSequential(modules, general.output.new_empty(0)), modules, x, shape, builds)
+
+
+def _copy_unsaved(module: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the buffers that are no part of a module's state dict."""
+    saved = module.state_dict().keys()
+    return {name: each.clone() for name, each in module.named_buffers() if name not in saved}
 
 
 def _compare_stack(

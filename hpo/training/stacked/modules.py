@@ -238,6 +238,8 @@ class SerialModules(StackedModules):
     ) -> None:
         super().__init__(modules, shape, device, **settings)
         self._members = [module.to(device) for module in modules]
+        saved = modules[0].state_dict().keys()  # other buffers stay with their modules, which outlive the stack
+        self._buffers = {name: buffer for name, buffer in self._buffers.items() if name in saved}
 
     def _compute(self, samples: Tensor, *, own: bool) -> Tensor:
         training, outputs = self._template.training, []
@@ -293,7 +295,7 @@ def _gather_constants(
     for name, first in constants[0].items():
         own = [each[name] for each in constants]
         if name not in saved and all(torch.equal(each, first) for each in own):
-            shared[name] = first.to(device)
+            shared[name] = first.to(device, copy=True)  # the first member's own stays as it is
         else:
             stacked[name] = torch.stack(own).to(device)
     return stacked, shared
