@@ -36,6 +36,7 @@ __all__ = [
     "DatasetRow",
     "check_unchanged",
     "describe",
+    "full_name",
     "is_path",
     "load",
     "locate_file",
@@ -91,6 +92,17 @@ class DatasetReference(BaseModel):
     def tested(self) -> bool:
         """False where it is known to have no test set, because none was to be held out."""
         return self.outer is not None or self.source is None or self.source.test != 0
+
+    @property
+    def content_key(self) -> str:
+        """What is the same for the same samples, labels and test set, wherever the files lie and whatever their names.
+
+        One file read by other options, as another target or another test part, is other data.
+        """
+        options = {} if self.source is None else self.source.model_dump(exclude_defaults=True, exclude={"task"})
+        options |= {part: "a file" for part in ("test", "validation") if isinstance(options.get(part), str)}
+        outer = None if self.outer is None else self.outer.model_dump()
+        return repr((sorted(self.sha256.values()) or self.name, self.task, options, outer))
 
     @property
     def label(self) -> str:
@@ -156,11 +168,11 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
         RegistryError: no data set of that name is registered.
     """
     name, source = parse_source(value)
-    name, folder = resolve_name(name), base or Path.cwd()
+    folder = base or Path.cwd()
+    name = full_name(name, folder)
     if not is_path(name, folder):
         return _registered_reference(name, source)
-    path = Path(name) if name.startswith(PREFIXES) else absolute_path(folder / Path(name).expanduser())
-    path, source = find_path(path), None if source is None else source.resolve(folder)
+    path, source = Path(name), None if source is None else source.resolve(folder)
     reader = find_reader(path)
     with name_saved_data(path):
         dataset = read_dataset(path, source or DatasetSource())
@@ -186,6 +198,22 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
         own_validation=dataset.validation is not None,
         notes=(*dataset.notes, *(() if dataset.test is not None else (NO_TEST_NOTE,))),
     )
+
+
+def full_name(name: str, base: Path | None = None) -> str:
+    """Return the name that a reference has of a data set: of a file or a folder its absolute path.
+
+    Args:
+        name: as it is given.
+        base: the folder that a relative path starts from; by default the working directory.
+
+    Raises:
+        DataError: there is no such file or folder.
+    """
+    name, folder = resolve_name(name), base or Path.cwd()
+    if not is_path(name, folder):
+        return name
+    return str(find_path(Path(name) if name.startswith(PREFIXES) else absolute_path(folder / Path(name).expanduser())))
 
 
 def _sample_shape(x: Any, dataset: Dataset) -> tuple[int, ...]:

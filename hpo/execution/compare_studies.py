@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import DatasetReference, load
+from hpo.datasets import load
 from hpo.errors import RequestError
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.data.results import read_results
@@ -87,7 +87,7 @@ def _check_data(study: Study, other: Study) -> None:
         raise RequestError(
             "evaluate --compare: a training loop reads its own data, so they cannot be known to be the same"
         )
-    if _identity(own) != _identity(others):
+    if own.content_key != others.content_key:
         raise RequestError(
             f"evaluate --compare: study '{study.name}' is on {own.name}, but '{other.name}' on {others.name}; "
             "only studies on the same data can be compared"
@@ -98,12 +98,6 @@ def _check_data(study: Study, other: Study) -> None:
         raise RequestError(f"evaluate --compare: no objective of '{study.name}' can be measured on a test set: {named}")
     if load(own).test is None:
         raise RequestError(f"evaluate --compare: {own.name} has no test set; give `test` in its hpo.Dataset")
-
-
-def _identity(data: DatasetReference) -> tuple[object, ...]:
-    """Return what is the same for the same samples and labels."""
-    source = None if data.source is None else data.source.model_dump()
-    return (tuple(sorted(data.sha256.values())) or data.name), data.task, str(source)
 
 
 def choose_configuration(study: Study) -> tuple[int | None, TrialConfig, str]:

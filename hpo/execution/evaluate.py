@@ -10,7 +10,7 @@ import optuna
 
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import Dataset, DatasetReference, is_path, load, make_reference
+from hpo.datasets import Dataset, DatasetReference, full_name, is_path, load, make_reference
 from hpo.datasets.source import DatasetSource, parse_source, spell_source
 from hpo.errors import DataError, RequestError, RunError
 from hpo.execution.backends.base import Backend
@@ -283,18 +283,23 @@ def _check_split(data: Dataset, vary: Sequence[Source]) -> None:
 def refer_to_other(study: Study, dataset: object) -> DatasetReference:
     """Return the reference of another data set than a study's; a file without options is read with those of the study.
 
+    The study's own file without options is the study's data set as it is.
+
     Raises:
         RequestError: it cannot be used, or is for another task.
     """
     own = study.definition.dataset
     name, source = parse_source(dataset)
-    if source is None and own.source is not None:
+    is_own = source is None and full_name(name) == own.name
+    if is_own:  # its test part is that of the study, whose trials may have been trained on other rows
+        dataset = own.spelled
+    elif source is None and own.source is not None:
         shared = own.source.model_copy(update={"test": None, "validation": None})
         shared = shared if is_path(name) else DatasetSource(resize=shared.resize)
         dataset = name if shared == DatasetSource() else spell_source(name, shared)
     reference = make_reference(dataset)
     check_task(own.task, reference)
-    return reference
+    return own if is_own and reference.sha256 == own.sha256 else reference
 
 
 def choose_candidates(

@@ -75,7 +75,7 @@ def _list_rows(
 ) -> list[dict[str, Any]]:
     varied = read_results(study).varied
     compare = "" if request.compare is None else study_name(request.compare)
-    present = [count_runs(study, each, data, refit=request.refit, vary=vary, compare=compare) for each in candidates]
+    counts = count_runs(study, candidates, data, refit=request.refit, vary=vary, compare=compare)
     several = {"dataset": Path(data.name).name} if request.datasets else {}
     several |= {"varied": SOURCES[vary]} if len(request.vary) > 1 else {}
     return [
@@ -86,7 +86,7 @@ def _list_rows(
             "exist": count,
             **{name: plain_value(each.values[name]) for name in varied if name in each.values},
         }
-        for each, count in zip(candidates, present, strict=True)
+        for each, count in counts
     ]
 
 

@@ -13,7 +13,7 @@ import optuna
 import pytest
 
 from hpo.errors import DataError, DefinitionError, RequestError
-from hpo.execution.evaluate import plan_evaluations
+from hpo.execution.evaluate import plan_evaluations, refer_to_other
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.stats.evaluation_stats import compare_candidates, list_lost_runs, summarize_evaluation
 from hpo.study import Study, StudyStorage
@@ -209,6 +209,35 @@ def test_files_of_one_name_and_other_content_are_two_data_sets(study: Study, tmp
     moved.write_bytes(paths[0].read_bytes())
     run_all(plan_evaluations(study, top=1, seeds=1, dataset=str(moved)))
     assert len(read_evaluations(study)) == 2
+
+
+@pytest.fixture
+def houses(tmp_path: Path) -> Study:
+    """A study of the first of two targets in one file, of which it holds out a tenth for testing."""
+    rng = np.random.default_rng(0)
+    rows = [f"{a:.3f},{b:.3f},{a + b:.3f},{a - b:.3f}" for a, b in rng.normal(size=(200, 2))]
+    (tmp_path / "houses.csv").write_text("\n".join(["size,age,price,rent", *rows]))
+    source = {"path": str(tmp_path / "houses.csv"), "label": "price", "drop": "rent", "test": 0.1}
+    return trained(tmp_path, dataset=source, trials=2, parameters={"widths": "8", "epochs": 2, "batch_size": 32})
+
+
+def test_another_target_of_the_same_file_is_other_data(houses: Study, tmp_path: Path) -> None:
+    run_all(plan_evaluations(houses, top=1, seeds=1))
+    rent = {"path": str(tmp_path / "houses.csv"), "label": "rent", "drop": "price", "test": 0.1}
+    run_all(plan_evaluations(houses, top=1, seeds=1, dataset=rent))
+    own, other = read_evaluations(houses)
+    assert (own.on_own_data, other.on_own_data) == (True, False)
+    assert other.candidates[0].study_score is None
+    assert own.candidates[0].runs[0].test != other.candidates[0].runs[0].test
+    assert ("price" in own.dataset, 'label = "rent"' in other.dataset) == (True, True)
+
+
+def test_the_studys_own_file_by_its_name_keeps_the_studys_test_part(houses: Study, tmp_path: Path) -> None:
+    assert refer_to_other(houses, str(tmp_path / "houses.csv")) == houses.definition.dataset
+    larger = refer_to_other(houses, {"path": str(tmp_path / "houses.csv"), "label": "price", "drop": "rent"})
+    assert larger.content_key != houses.definition.dataset.content_key
+    (made,) = plan_evaluations(houses, top=1, seeds=1, dataset=str(tmp_path / "houses.csv"))
+    assert made.name == "small-evaluation"
 
 
 def test_when_the_test_set_was_looked_at_is_known(study: Study) -> None:

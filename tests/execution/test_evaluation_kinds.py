@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hpo.errors import RequestError
+from hpo.execution import compare_studies as compare_module
 from hpo.execution.compare_studies import choose_configuration, plan_comparison
 from hpo.execution.evaluate import EvaluationRequest, plan_evaluations, plan_request
 from hpo.execution.evaluation_preview import preview_evaluation
@@ -169,6 +170,26 @@ def test_two_studies_from_the_same_seeds_and_splits(study: Study, tmp_path: Path
     assert len(read_comparisons(study)) == 1
 
 
+def test_comparisons_of_other_choices_stand_beside_each_other(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second(study, tmp_path)
+    run_all(plan_comparison(study, "other", seeds=2))
+    before = compare_studies(*read_comparisons(study))
+    number = next(trial.number for trial in study.trials() if trial.number not in (0, study.best().number))  # type: ignore[union-attr]
+    chosen = number, study.config_of(study.trials()[number]), "the best from fresh seeds"
+    monkeypatch.setattr(
+        compare_module, "choose_configuration", lambda each: chosen if each == study else choose_configuration(each)
+    )
+    preview = preview_evaluation(study, EvaluationRequest(seeds=2, compare="other"))
+    assert [(row["runs"], row["exist"]) for row in preview.rows] == [(2, 0), (2, 0)]
+    run_all(plan_comparison(study, "other", seeds=2))
+    old, new = read_comparisons(study)
+    assert compare_studies(old) == before
+    assert compare_studies(new)
+    assert new.candidates[0].trial == number
+
+
 def test_a_study_that_was_evaluated_is_compared_by_the_best_from_fresh_seeds(study: Study) -> None:
     best = study.best()
     assert best is not None
@@ -238,6 +259,15 @@ def test_data_with_times_have_no_split_to_vary(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="have times, of which the latest validate, so there is no split to vary"):
         plan_request(study, EvaluationRequest(vary=parse_sources("split")))
     assert evaluation_studies(study) == []
+
+
+def test_a_dry_run_counts_every_configuration_that_would_get_more_seeds(study: Study) -> None:
+    plan_evaluations(study, top=2, seeds=2)
+    request = EvaluationRequest(top=1, seeds=3)
+    preview = preview_evaluation(study, request)
+    assert [(row["runs"], row["exist"]) for row in preview.rows] == [(1, 2), (1, 2), (1, 2)]
+    (made,) = plan_request(study, request)
+    assert f"{made.remaining() - 6} runs" in preview.text
 
 
 def test_the_command_says_what_it_would_do_and_what_is_wrong(study: Study, tmp_path: Path) -> None:

@@ -214,7 +214,10 @@ def read_comparisons(study: Study) -> tuple[EvaluationResults, ...]:
 
 
 def _read_merged(study: Study, *, compare: bool) -> list[tuple[_Key, EvaluationResults]]:
-    """Read evaluations, those of one kind on the same data merged; in the order of their keys."""
+    """Read evaluations, those of one kind on the same data merged; in the order of their keys, then of their names.
+
+    Comparisons are merged only where both studies had chosen the same: scores of other choices are of another question.
+    """
     merged: dict[_Key, EvaluationResults] = {}
     for companion in readable_evaluation_studies(study):
         definition = companion.definition
@@ -222,7 +225,9 @@ def _read_merged(study: Study, *, compare: bool) -> list[tuple[_Key, EvaluationR
         if bool(definition.evaluation.compare) != compare:
             continue
         each = _read_evaluation(study, companion)
-        key: _Key = (not each.on_own_data, each.refit, _content_key(definition.dataset), each.vary, each.compare)
+        chosen = json.dumps([_identity(one) for one in each.candidates]) if compare else ""
+        content = definition.dataset.content_key
+        key: _Key = (not each.on_own_data, each.refit, content, each.vary, each.compare, chosen)
         merged[key] = _merge(merged[key], each) if key in merged else each
     contents: dict[str, set[str]] = {}
     for (_, _, content, *_), evaluation in merged.items():
@@ -230,22 +235,18 @@ def _read_merged(study: Study, *, compare: bool) -> list[tuple[_Key, EvaluationR
     for key, evaluation in merged.items():
         if len(contents[evaluation.dataset]) > 1:  # files of one name and other content
             merged[key] = replace(evaluation, dataset=evaluation.path)
-    return [(key, replace(merged[key], candidates=_order_candidates(study, merged[key]))) for key in sorted(merged)]
+    ordered = sorted(merged, key=lambda key: key[:5])
+    return [(key, replace(merged[key], candidates=_order_candidates(study, merged[key]))) for key in ordered]
 
 
-_Key = tuple[bool, bool, str, Source, str]  # of evaluations that are merged
-
-
-def _content_key(dataset: DatasetReference) -> str:
-    """Return a key that is the same for the same data, wherever they lie and whatever their files are called."""
-    return " ".join(sorted(dataset.sha256.values())) or dataset.name
+_Key = tuple[bool, bool, str, Source, str, str]  # of evaluations that are merged
 
 
 def _read_evaluation(study: Study, companion: Study) -> EvaluationResults:
     evaluation = companion.definition.evaluation
     assert evaluation is not None
     data = companion.definition.dataset
-    own = _content_key(data) == _content_key(study.definition.dataset)
+    own = data.content_key == study.definition.dataset.content_key
     objectives = study.definition.objectives
     function = companion.definition.function
     tested = (i for i, objective in enumerate(objectives) if function is None and test_metric(objective.metric))

@@ -191,6 +191,14 @@ class _Plan:
 
 def _extend_or_create(study: Study, kind: str, plan: _Plan) -> list[Study]:
     """Extend the evaluations that have some of the candidates, and create one for the others."""
+    evaluations, pending = _match(study, plan)
+    for evaluation in evaluations:
+        _extend(evaluation, plan.seeds)
+    return [*evaluations, _create(study, kind, replace(plan, candidates=pending))] if pending else evaluations
+
+
+def _match(study: Study, plan: _Plan) -> tuple[list[Study], list[Candidate]]:
+    """Return the evaluations of a plan's kind that have some of its candidates, and the candidates that none has."""
     pending = list(plan.candidates)
     evaluations: list[Study] = []
     for evaluation in readable_evaluation_studies(study):
@@ -199,12 +207,9 @@ def _extend_or_create(study: Study, kind: str, plan: _Plan) -> list[Study]:
         present = [each for each in pending if any(_equal(each, other) for other in definition.evaluation.candidates)]
         # Two studies are compared by the same seeds, so both are in one evaluation.
         if plan.is_kind_of(definition) and present and not (plan.compare and len(present) < len(pending)):
-            _extend(evaluation, plan.seeds)
             evaluations.append(evaluation)
             pending = [each for each in pending if each not in present]
-    if pending:
-        evaluations.append(_create(study, kind, replace(plan, candidates=pending)))
-    return evaluations
+    return evaluations, pending
 
 
 def _equal(one: Candidate, other: Candidate) -> bool:
@@ -213,23 +218,28 @@ def _equal(one: Candidate, other: Candidate) -> bool:
 
 def count_runs(
     study: Study,
-    candidate: Candidate,
+    candidates: Sequence[Candidate],
     data: DatasetReference,
     *,
     refit: bool,
     vary: Source = "seed",
     compare: str = "",
-) -> int:
-    """Count the runs of a configuration in the evaluation that has it, trained or not; 0 if none has."""
-    for evaluation in readable_evaluation_studies(study):
-        definition = evaluation.definition
-        assert definition.evaluation is not None
-        candidates = definition.evaluation.candidates
-        if _Plan(data, (), 0, refit, vary=vary, compare=compare).is_kind_of(definition) and any(
-            _equal(candidate, other) for other in candidates
-        ):
-            return evaluation.budget.trials // len(candidates)
-    return 0
+) -> list[tuple[Candidate, int]]:
+    """Count the runs, trained or not, of the configurations that an evaluation would train: first those asked for.
+
+    The others are in evaluations that have some of these, for more seeds are more of all that an evaluation has.
+    """
+    evaluations, pending = _match(study, _Plan(data, candidates, 0, refit, vary=vary, compare=compare))
+    found = [(each, 0) for each in pending]
+    for evaluation in evaluations:
+        stored = evaluation.definition.evaluation
+        assert stored is not None
+        found += [(each, evaluation.budget.trials // len(stored.candidates)) for each in stored.candidates]
+
+    def place(row: tuple[Candidate, int]) -> int:
+        return next((i for i, each in enumerate(candidates) if _equal(each, row[0])), len(candidates))
+
+    return sorted(found, key=place)
 
 
 def _evaluation_kind(study: Study, dataset: DatasetReference | None, *, refit: bool, vary: Source) -> str:
