@@ -156,7 +156,7 @@ def _rows(data: Data) -> Array:
 def preprocessing_of(data: Data, *, reconstructs: bool = False) -> Preprocessing:
     """Return the preprocessing that made the data's samples inputs of models, for their split and seed."""
     shift, scale = _scaling(data)
-    targets = data.target_scaling
+    target_shift, target_scale = _target_scaling(data)
     return Preprocessing(
         task=data.task,
         shape=tuple(data.shape),
@@ -167,8 +167,8 @@ def preprocessing_of(data: Data, *, reconstructs: bool = False) -> Preprocessing
         vocabulary=data.vocabulary,
         shift=_numbers(shift),
         scale=_numbers(scale),
-        target_shift=() if targets is None else _numbers(targets.shift),
-        target_scale=() if targets is None else _numbers(targets.scale),
+        target_shift=_numbers(target_shift),
+        target_scale=_numbers(target_scale),
         encoder=data.encoder,
         table=data.dataset.schema,
         texts=data.dataset.texts,
@@ -186,6 +186,14 @@ def _scaling(data: Data) -> tuple[Array, Array]:
         middle = 127.5 if data.input_scaling == "symmetric" else 0.0
         shift, scale = shift + middle, scale * (255.0 - middle)
     return shift, scale
+
+
+def _target_scaling(data: Data) -> tuple[Array, Array]:
+    """Return shift and scale of each target of a regression; batches that stream have theirs as they are."""
+    if data.target_scaling is not None:
+        return data.target_scaling.shift, data.target_scaling.scale
+    count = data.classes if data.task == "regression" else 0
+    return np.zeros(count), np.ones(count)
 
 
 def _numbers(values: Array) -> tuple[float, ...]:

@@ -21,6 +21,7 @@ from scipy.special import expit, ndtri
 from torch import nn
 
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import Dataset
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table import read_frame
 from hpo.errors import RequestError
@@ -276,6 +277,20 @@ def test_the_preprocessing_of_a_table_is_its_encoder(tmp_path: Path) -> None:
     assert inputs.input_shape.categories == data.shape.categories
     raw = np.asarray(data.dataset.train[0])  # type: ignore[index]
     np.testing.assert_array_equal(inputs.apply(raw), data.x_train.numpy())
+
+
+def test_a_regression_of_batches_that_stream_has_targets_as_they_are(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    batches = [(part, part[:, :2]) for part in np.split(x, 4)]
+    dataset = Dataset(batches, validation=batches[0], classes=2, task="regression")
+    config = TrialConfig(task="regression", widths="8", loss="mse")
+    data = prepare_data(dataset, config, torch.device("cpu"))
+    model = export(tmp_path / "model", data, config)
+    inputs = read_preprocessing(tmp_path / "model")
+    assert (inputs.target_shift, inputs.target_scale) == ((0.0, 0.0), (1.0, 1.0))
+    np.save(tmp_path / "rows.npy", x)
+    rows, _ = predict(tmp_path / "model", [tmp_path / "rows.npy"])
+    np.testing.assert_allclose(list(rows[0].values())[-2:], model(torch.from_numpy(x))[0].detach(), rtol=1e-5)
 
 
 # ---- a study
