@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["SUFFIXES", "Outcome", "decode_files", "read_header", "run_decoder"]
+__all__ = ["SUFFIXES", "Outcome", "convert_picture", "decode_files", "is_deep", "read_header", "run_decoder"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 # No others are tried, whatever a file's name says: some of Pillow's readers start programs.
@@ -60,8 +60,7 @@ def read_header(file: str) -> tuple[tuple[int, int], bool]:
 def decode_files(files: Sequence[str], pixels: int, shape: Sequence[int], first: int) -> list[Outcome]:
     """Decode files into rows of an array that is a file, and return what was found in each.
 
-    Pictures are brought to its size and channels; transparency is dropped, as torchvision's loader does. The row of a
-    file that is no picture is black.
+    Pictures are brought to its size and channels, see `convert_picture`. The row of a file that is no picture is black.
 
     Args:
         files: their paths.
@@ -107,20 +106,34 @@ def _decode_file(file: str, strip: Image.Image, size: tuple[int, int], top: int)
 def _decode(content: bytes, strip: Image.Image, size: tuple[int, int], top: int) -> tuple[tuple[int, int], bool, bool]:
     """Decode a picture into a strip; return its height and width, and whether it has colours, and over 8 bits."""
     picture: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-    mode, own = picture.mode, picture.size
-    deep = mode.startswith("I;16")
-    if mode in REAL:
-        raise ValueError(f"its pixels are numbers of 32 bits (mode {mode}): save such pictures as .npy")
-    if deep:
+    found = (picture.height, picture.width), picture.mode not in GREY, is_deep(picture)  # before it is unpacked
+    strip.paste(convert_picture(picture, strip.mode, size), (0, top))
+    return found
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Return whether a picture has 16 bits a pixel, of which `convert_picture` keeps the upper 8."""
+    return picture.mode.startswith("I;16")
+
+
+def convert_picture(picture: Image.Image, mode: str, size: tuple[int, int]) -> Image.Image:
+    """Bring a picture to the mode `L` or `RGB`, and to a width and a height.
+
+    Transparency is dropped, as torchvision's loader does, and the orientation that a camera noted is not heeded.
+
+    Raises:
+        ValueError: its pixels have no range that could be brought to bytes.
+        Exception: it is damaged; Pillow may raise anything.
+    """
+    if picture.mode in REAL:
+        raise ValueError(f"its pixels are numbers of 32 bits (mode {picture.mode}): save such pictures as .npy")
+    if is_deep(picture):
         import numpy as np  # which takes longer to import than most folders need
 
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    if picture.mode != strip.mode:
-        picture = picture.convert(strip.mode)
-    if own != size:
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
-    strip.paste(picture, (0, top))
-    return (own[1], own[0]), mode not in GREY, deep
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    return picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR)
 
 
 def explain_fault(error: Exception) -> str:

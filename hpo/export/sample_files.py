@@ -107,8 +107,6 @@ def _invert(samples: Array, invert: bool) -> Array:
 
 def _image(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
     """Read an image as one sample of bytes, in the colours and the size that the model takes."""
-    from PIL import Image
-
     if inputs.table is not None:
         raise ValueError(f"the model takes rows of a table; give one of {', '.join(TABLE_SUFFIXES)}")
     if len(inputs.shape) != 3 or inputs.shape[0] not in (1, 3) or inputs.values != "uint8":
@@ -116,30 +114,33 @@ def _image(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
             f"the model takes {inputs.values} samples of shape {inputs.shape}, which no image is; give .npy"
         )
     channels, height, width = inputs.shape
-    image = _open_image(path).convert("L" if channels == 1 else "RGB")
-    notes = []
-    if image.size != (width, height):
-        notes.append(f"{path}: resized from {image.width} x {image.height} to {width} x {height} pixels")
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    image, notes = _open_image(path, "L" if channels == 1 else "RGB", (width, height))
     array = _invert(np.asarray(image), invert)
     if not invert and array.mean() > LIGHT and np.mean(inputs.shift) < DARK:
         notes.append(f"{path}: has a light background, the training data mostly a dark one; --invert inverts it")
     return FileSamples(path, inputs.samples(array), notes=notes)
 
 
-def _open_image(path: Path) -> Any:
-    """Read an image of a documented format and of a usual size, upright and without transparency.
+def _open_image(path: Path, mode: str, size: tuple[int, int]) -> tuple[Any, list[str]]:
+    """Read an image of a documented format and of a usual size, as training reads pictures; with remarks on it.
 
     Pillow would also open what other programs of the machine draw, and images that unpack to any size.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
+
+    from hpo.datasets.image_decoder import convert_picture, is_deep  # Pillow
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of is checked here, or of no consequence
             with Image.open(path, formats=IMAGE_FORMATS) as file:
                 _check_pixels(file.width, file.height)
-                return _remove_alpha(ImageOps.exif_transpose(file))
+                notes = [f"{path}: has 16 bits a pixel, of which the upper 8 are kept"] if is_deep(file) else []
+                if file.size != size:
+                    new = f"{size[0]} x {size[1]} pixels"
+                    notes.append(f"{path}: resized from {file.width} x {file.height} to {new}")
+                file.load()
+                return convert_picture(file, mode, size), notes
     except UnidentifiedImageError:
         raise ValueError(f"is no {' or '.join(IMAGE_FORMATS)} image, whatever its name says; convert it") from None
     except ValueError:
@@ -152,13 +153,3 @@ def _open_image(path: Path) -> Any:
 def _check_pixels(width: int, height: int) -> None:
     if width * height > PIXELS_LIMIT:
         raise ValueError(f"has {width} x {height} pixels; at most {PIXELS_LIMIT:,} are read, make it smaller")
-
-
-def _remove_alpha(image: Any) -> Any:
-    """Make transparent pixels black, as the background of most data sets is."""
-    from PIL import Image
-
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image
-    rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)

@@ -22,7 +22,9 @@ from hpo.datasets import load, make_reference
 from hpo.errors import RequestError, RunError
 from hpo.execution.evaluate import plan_evaluations
 from hpo.execution.restore import restore
+from hpo.export.format import Preprocessing
 from hpo.export.predict import predict
+from hpo.export.sample_files import read_samples
 from hpo.export.writer import write_model
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import weights_path
@@ -238,6 +240,40 @@ def test_pictures_become_what_the_model_takes(model: Path, tmp_path: Path) -> No
     assert predict(model, [tmp_path / "large.png"])[1] == [
         f"{tmp_path / 'large.png'}: resized from 20 x 10 to 6 x 6 pixels"
     ]
+
+
+def sample_picture(mode: str) -> Image.Image:
+    """A picture of random pixels, 9 x 12; of `turned`, whose camera was held upright."""
+    rng = np.random.default_rng(1)
+    if mode == "I;16":
+        return Image.fromarray(rng.integers(65536, size=(9, 12)).astype(np.uint16))
+    picture = Image.fromarray(rng.integers(256, size=(9, 12, 4), dtype=np.uint8))
+    if mode == "turned":
+        picture = picture.convert("L")
+        picture.getexif()[0x0112] = 6
+        return picture
+    return picture.convert(mode)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "turned"])
+def test_pictures_are_decoded_as_for_training(mode: str, channels: int, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(6):
+            picture = sample_picture(mode)
+            picture.save(tmp_path / "data" / name / f"{i}.png", exif=picture.getexif())
+    if channels == 3:  # the others of the folder are brought to colours
+        Image.new("RGB", (12, 9)).save(tmp_path / "data" / "a" / "colour.png")
+    size = (6, 5)
+    dataset = load(make_reference({"path": str(tmp_path / "data"), "resize": list(size)}))
+    trained_on = np.asarray(dataset.train[0])  # type: ignore[index]
+    shape = (3 if trained_on.ndim == 4 else 1, *size)
+    inputs = Preprocessing(shape=shape, classes=2, values="uint8", shift=(0.0,) * shape[0], scale=(1.0,) * shape[0])
+    found = read_samples(tmp_path / "data" / "a" / "0.png", inputs)
+    sample = found.x[0].transpose(1, 2, 0) if shape[0] == 3 else found.x[0, 0]
+    assert any(np.array_equal(sample, each) for each in trained_on)
+    assert any("upper 8" in note for note in found.notes) == (mode == "I;16")
 
 
 def test_a_picture_on_light_ground_is_pointed_out(model: Path, tmp_path: Path) -> None:
