@@ -13,8 +13,9 @@ from optuna.trial import FrozenTrial
 from torch import Tensor, nn
 
 from hpo.config.trial_config import TrialConfig
+from hpo.datasets import load
 from hpo.errors import OutOfMemoryError, RequestError
-from hpo.execution.restore import choose_trial, restore
+from hpo.execution.restore import choose_trial, locate_weights, restore
 from hpo.study import Study
 from hpo.study.files.artifacts import save_artifact
 from hpo.training.data import Data
@@ -42,15 +43,24 @@ def check_inspectable(study: Study) -> None:
     """Refuse a study whose best model cannot be inspected, before anything is trained for it.
 
     Raises:
-        RequestError: no trial is complete, or the best model predicts no classes.
+        RequestError: no trial is complete, its weights are not here, or the best model predicts no classes, or takes
+            categories.
+        DataError, RegistryError: the study's data set, or its model, is not here.
     """
-    config = study.config_of(choose_trial(study))
+    trial = choose_trial(study)
+    config = study.config_of(trial)
     if config.reconstructs:
         raise RequestError(f"--inside: model '{config.model}' has no classes to look for; leave --inside out")
     if config.integers:
         raise RequestError(f"--inside: model '{config.model}' takes codes, to which no gradient leads; leave it out")
     if config.task != "classification":
         raise RequestError(f"--inside: a {config.task} has no classes to look for; leave --inside out")
+    locate_weights(study, trial)
+    data = study.definition.dataset
+    if any(feature.kind == "category" for feature in load(data).features):
+        raise RequestError(
+            f"--inside: samples of {data.name} have categories, which no gradient leads to; leave --inside out"
+        )
 
 
 def inspect_model(study: Study, device: str = "auto") -> None:
@@ -73,10 +83,6 @@ def inspect_model(study: Study, device: str = "auto") -> None:
     check_inspectable(study)
     restored = restore(study, device=device)
     trial, config, data, model = restored.trial, restored.config, restored.data, restored.model
-    if data.shape.categories:
-        raise RequestError(
-            f"--inside: samples of {data.name} have categories, which no gradient leads to; leave --inside out"
-        )
     subset = _subset(data, CONVOLUTION_SAMPLES if _convolves(model) else SAMPLES)
     try:
         landscape = compute_landscape(model, loss_function(config, smoothing=False), subset.x, subset.y, config.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from torch import nn
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RequestError
+from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
+from hpo.study.attributes import read_table
 from hpo.study.files.study_files import KEPT, weights_path
 from hpo.training.data import Data
 from hpo.training.data_cache import DataCache
@@ -20,7 +23,9 @@ from hpo.training.device import select_device
 from hpo.training.models import restore_model
 from hpo.utils.home import home
 
-__all__ = ["RestoredTrial", "choose_trial", "restore"]
+__all__ = ["RestoredTrial", "choose_trial", "locate_weights", "restore"]
+
+log = logging.getLogger("hpo.execution")
 
 
 @dataclass(frozen=True)
@@ -59,15 +64,14 @@ def choose_trial(study: Study, number: int | None = None) -> FrozenTrial:
     raise RequestError(f"study '{study.name}' has no trial {number}; see hpo trials {shlex.quote(study.name)}")
 
 
-def restore(study: Study, number: int | None = None, device: str = "auto") -> RestoredTrial:
-    """Return the best trial, or trial `number`, with its model on the device.
+def locate_weights(study: Study, trial: FrozenTrial) -> Path:
+    """Return the file of a trial's weights.
 
     Raises:
-        RequestError: there is no such trial, or its weights are missing or another model's.
-        DataError, RegistryError: the study's data set, or its model, is not here.
+        RequestError: they are not here, or none are kept.
+        RegistryError: the study's data set, or its model, is not here.
     """
     study.check_configured("weights")
-    trial = choose_trial(study, number)
     path = weights_path(study, trial.number)
     study.definition.check_registered()
     config = study.config_of(trial)
@@ -90,6 +94,41 @@ def restore(study: Study, number: int | None = None, device: str = "auto") -> Re
             "best trials are kept; set HPO_HOME to the folder of the workers that trained it, or train it again with "
             f"hpo reproduce {shlex.quote(study.name)} {trial.number} --out DIR"
         )
+    return path
+
+
+def restore(study: Study, number: int | None = None, device: str = "auto") -> RestoredTrial:
+    """Return the best trial, or trial `number`, with its model on the device.
+
+    Where the data are no file, whose content is checked, and are others than those of the training, that is logged.
+
+    Raises:
+        RequestError: there is no such trial, or its weights are missing or another model's.
+        DataError, RegistryError: the study's data set, or its model, is not here.
+    """
+    trial = choose_trial(study, number)
+    path = locate_weights(study, trial)
+    config = study.config_of(trial)
     data = DataCache(study.definition.dataset, select_device(device)).get(config)
+    _compare_data(study, trial, data)
     model = restore_model(config, data.shape, data.classes, path)
     return RestoredTrial(trial, config, data, model.to(data.device), path)
+
+
+def _compare_data(study: Study, trial: FrozenTrial, data: Data) -> None:
+    """Warn of data that are not those of the training; those of files cannot be others.
+
+    It is no error, for on another machine the scaling of the same data may be rounded otherwise.
+    """
+    recorded = read_table(trial.system_attrs, ENVIRONMENT).get("data")
+    if recorded is None or recorded == data.digest or study.definition.dataset.sha256:
+        return
+    log.warning(
+        "trial %d of study '%s' was trained on other data than '%s' gives now (labels or scaling differ), so its "
+        "weights may not fit their preprocessing; train it again on these with hpo reproduce %s %d --out DIR",
+        trial.number,
+        study.name,
+        data.name,
+        shlex.quote(study.name),
+        trial.number,
+    )

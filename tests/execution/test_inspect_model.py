@@ -8,17 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hpo
+from hpo.config import registry
 from hpo.errors import RequestError
-from hpo.execution.inspect_model import inspect_model
+from hpo.execution.inspect_model import check_inspectable, inspect_model
+from hpo.execution.restore import restore
 from hpo.report.chapters.blocks import Pictures, Text
 from hpo.report.chapters.model_inspection import model_inspection_chapter
 from hpo.study import Study
 from hpo.study.files.artifacts import find_artifact, list_artifacts
 from hpo.study.files.study_files import weights_path
 from hpo.study.input.study_file import parse_definition
+from hpo.study.operations.evaluation_study import evaluation_studies
 from hpo.training import data as training_data
 from tests.data import small_npz
-from tests.study.helpers import new_storage
+from tests.helpers import run_hpo
+from tests.study.helpers import new_storage, sqlite_url
 from tests.workers import make_worker
 
 MLP = {"widths": "16-8", "epochs": 2, "batch_size": 32, "learning_rate": [0.01, 0.001]}
@@ -110,3 +115,48 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
         inspect_model(study, "cpu")
     assert "\n" not in str(caught.value)
     assert model_inspection_chapter(study) is None
+
+
+def test_what_cannot_be_looked_into_is_refused_before_anything_is_evaluated(tmp_path: Path) -> None:
+    study = trained(tmp_path, MLP, seeds=2)
+    where = ("--storage", sqlite_url(tmp_path))
+    done = run_hpo("evaluate", "small", "--inside", *where, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no weights of fits are kept" in done.stderr
+    assert evaluation_studies(study) == []
+
+
+def test_weights_that_are_not_here_or_categories_are_found_beforehand(tmp_path: Path) -> None:
+    study = trained(tmp_path, MLP)
+    check_inspectable(study)
+    path = weights_path(study, study.best().number)  # type: ignore[union-attr]
+    assert path is not None
+    path.unlink()
+    with pytest.raises(RequestError, match="set HPO_HOME"):
+        check_inspectable(study)
+    rows = [f"{i},{'red' if i % 3 else 'blue'},{'ab'[i % 2]}" for i in range(60)]
+    (tmp_path / "rows.csv").write_text("\n".join(["size,colour,kind", *rows]))
+    table = {"dataset": {"path": str(tmp_path / "rows.csv"), "label": "kind"}, "trials": 1, "parameters": MLP}
+    coded = Study.create(study.storage, *parse_definition(table, "coded", tmp_path))
+    make_worker(coded).run()
+    with pytest.raises(RequestError, match="have categories"):
+        check_inspectable(coded)
+
+
+def test_data_that_have_changed_since_the_training_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(registry.datasets, "_entries", dict(registry.datasets._entries))
+    with np.load(small_npz(tmp_path / "small.npz")) as held:
+        x, y = held["x_train"], held["y_train"]
+    hpo.dataset("moving")(lambda: hpo.Dataset((x, y)))
+    table = {"dataset": "moving", "trials": 1, "sampler": "random", "parameters": MLP}
+    study = Study.create(new_storage(tmp_path), *parse_definition(table, "small", tmp_path))
+    make_worker(study).run()
+    restore(study, device="cpu")
+    assert caplog.messages == []
+    y = np.roll(y, 1)
+    restore(study, device="cpu")
+    (line,) = caplog.messages
+    assert "was trained on other data than 'moving' gives now" in line
+    assert "hpo reproduce small 0 --out DIR" in line
