@@ -16,7 +16,7 @@ from hpo.errors import DataError, DefinitionError, RequestError
 from hpo.execution.evaluate import plan_evaluations, refer_to_other
 from hpo.report.data.evaluations import read_evaluations
 from hpo.report.stats.evaluation_stats import compare_candidates, list_lost_runs, summarize_evaluation
-from hpo.study import Study, StudyStorage
+from hpo.study import Budget, Study, StudyStorage
 from hpo.study.files.artifacts import find_artifact
 from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads
@@ -172,6 +172,22 @@ def test_trials_with_splits_of_their_own_are_evaluated_on_one_that_none_was_chos
     assert all(score.bias is None for score in compare_candidates(found).scores)
     lines = summarize_evaluation(found, compare_candidates(found))
     assert lines[0].startswith("small.npz: one validation split (not those of the trials), fresh seeds")
+
+
+def test_after_an_extension_the_seeds_are_those_of_before_unless_a_trial_has_used_one(tmp_path: Path) -> None:
+    study = trained(tmp_path, parameters={**SMALL, "seed": {"low": 40, "high": 90}}, trials=2)
+    (first,) = plan_evaluations(study, top=1, seeds=2)
+    study.extend(Budget(trials=4))
+    make_worker(study).run()
+    low = first.definition.parameters["seed"]["low"]
+    used = {study.config_of(trial).seed for trial in study.trials()}
+    assert max(used) > low + 1  # and a search from there would find others
+    assert not used & {low, low + 1}
+    *_, second = plan_evaluations(study, top=4, seeds=2)
+    assert second.name != first.name
+    assert second.definition.parameters["seed"] == {"low": low, "high": low + 1}
+    *_, third = plan_evaluations(study, top=4, seeds=2, refit=True)
+    assert third.definition.parameters["seed"]["low"] == max(used) + 1
 
 
 def test_a_configuration_that_lost_a_run_is_no_winner_and_that_is_said(study: Study) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy import stats
 
 from hpo.config.trial_config import TrialConfig
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
-from hpo.report.stats.evaluation_stats import bootstrap_interval, compare_candidates
+from hpo.report.stats.evaluation_stats import bootstrap_interval, compare_candidates, summarize_evaluation
 from hpo.study import Objective
 
 
@@ -79,6 +80,17 @@ def test_a_single_seed_has_no_interval() -> None:
     assert said.winner is None
     assert said.beats_rival is None
     assert said.tied == ("baseline",)
+
+
+def test_no_tie_is_said_of_runs_without_a_common_seed() -> None:
+    later = candidate("trial 7", [0.5, 0.5, 0.5])
+    later = replace(later, runs=tuple(replace(run, seed=run.seed + 100) for run in later.runs))
+    runs = evaluation(candidate("trial 1", [0.9, 0.91, 0.92]), candidate("baseline", [0.9, 0.92, 0.91]), later)
+    said = compare_candidates(runs)
+    assert said.winner is None
+    assert said.tied == ("baseline",)
+    assert said.uncompared == ("trial 7",)
+    assert "trial 1 was run from no seed of trial 7, so they cannot be compared" in summarize_evaluation(runs, said)
 
 
 def test_a_clear_winner_and_its_bias() -> None:

@@ -138,6 +138,9 @@ def _comparison_text(stats: EvaluationStats) -> str:
         return f"It is better than {names_text(rest)}; {lead}."
     beaten = [label for label, each in compared.items() if each.significant and each.difference.mean > 0]
     worse = [label for label, each in compared.items() if each.significant and each.difference.mean < 0]
+    if not compared and stats.uncompared:
+        others = names_text([*map(_label_in_text, stats.uncompared)])
+        return f"It was run from no seed of {others}, so they cannot be compared."
     if not compared:
         return "No other one has been evaluated."
     where = "" if stats.scores[0].candidate.config is None else "on the test set "

@@ -114,7 +114,7 @@ class EvaluationStats:
         comparisons: of the best with each other one; on the test set where it has been read.
         winner: the best, where it is significantly better than all others, and none of its runs failed or
             diverged; else None.
-        tied: labels of those that do not differ significantly from the best.
+        tied: labels of those that were compared with the best and do not differ significantly from it.
         beats_rival: whether the best is better than the baseline, or worse; None where the difference is not
             significant, or the best is the baseline.
         variance: how much each source of chance contributes, as `hpo.evaluate(vary=…)` adds it.
@@ -134,7 +134,17 @@ class EvaluationStats:
     @property
     def best(self) -> Score | None:
         """The first of the scores that has been measured."""
-        return next((score for score in self.scores if score.validation or score.test), None)
+        return next(iter(self._measured), None)
+
+    @property
+    def uncompared(self) -> tuple[str, ...]:
+        """Labels of those that have scores, but of no seed of the best one's."""
+        compared = {each.second for each in self.comparisons}
+        return tuple(score.candidate.label for score in self._measured[1:] if score.candidate.label not in compared)
+
+    @property
+    def _measured(self) -> list[Score]:
+        return [score for score in self.scores if score.validation or score.test]
 
 
 def compare_candidates(evaluation: EvaluationResults, *, by_validation: bool = False) -> EvaluationStats:
@@ -163,7 +173,7 @@ def compare_candidates(evaluation: EvaluationResults, *, by_validation: bool = F
     comparisons = tuple(each for each in found if each is not None)
     significant = {each.second: each.difference.mean > 0 for each in comparisons if each.significant}
     won = bool(others) and not best.failed_count and all(significant.get(other.label, False) for other in others)
-    tied = tuple(other.label for other in others if other.label not in significant)
+    tied = tuple(each.second for each in comparisons if not each.significant)
     rival = next((other.label for other in others if other.baseline), "")
     return EvaluationStats(tuple(scores), comparisons, best if won else None, tied, significant.get(rival))
 
@@ -373,6 +383,8 @@ def summarize_evaluation(evaluation: EvaluationResults, stats: EvaluationStats) 
         lines.append(f"{', '.join(worse)} {'is' if len(worse) == 1 else 'are'} better than {label}{where}")
     if stats.tied:
         lines.append(f"no significant difference between {label} and {', '.join(stats.tied)} (95 %, paired over seeds)")
+    if stats.uncompared:
+        lines.append(f"{label} was run from no seed of {', '.join(stats.uncompared)}, so they cannot be compared")
     if evaluation.remaining_runs:
         lines.append(f"{evaluation.remaining_runs} runs are left; the same command resumes them")
     return lines

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -256,7 +256,7 @@ def _create(study: Study, kind: str, plan: _Plan) -> Study:
     others = [Study(study.storage, plan.compare)] if plan.compare else []
     modules, declarations = _join_code([original, *(other.definition for other in others)])
     objectives = original.objectives
-    fresh = _seed_range(_first_fresh_seed([study, *others]), seeds)
+    fresh = _seed_range(_first_fresh_seed([study, *others], _known_seeds(study, plan)), seeds)
     _check_seeds(candidates, declarations, fresh)
     if plan.refit:
         objectives = tuple(_test_objective(objective) for objective in objectives)
@@ -325,9 +325,24 @@ def _check_same(known: ModelDeclaration | MetricDeclaration, other: ModelDeclara
         )
 
 
-def _first_fresh_seed(studies: Sequence[Study]) -> int:
-    """Return the first of `MAX_SEEDS` successive seeds that no trial of some studies has used, for a split either."""
+def _known_seeds(study: Study, plan: _Plan) -> Iterator[range]:
+    """Yield the seeds of evaluations of a plan's kind, as many as the plan needs."""
+    for evaluation in readable_evaluation_studies(study):
+        if plan.is_kind_of(evaluation.definition):
+            stored = evaluation.definition.parameters["seed"]
+            yield range(stored["low"], max(stored["high"] + 1, stored["low"] + plan.seeds))
+
+
+def _first_fresh_seed(studies: Sequence[Study], known: Iterable[range] = ()) -> int:
+    """Return the first of successive seeds that no trial of some studies has used, for a split either.
+
+    They are those of an earlier evaluation, if they are still fresh, for configurations are compared by equal seeds;
+    else `MAX_SEEDS`.
+    """
     used = {seed for study in studies for seed in (study.definition.seed, *_used_seeds(study))}
+    for seeds in known:
+        if used.isdisjoint(seeds):
+            return seeds[0]
     first = max(used) + 1
     if studies[0].definition.configured and first + MAX_SEEDS < 2**32:
         return first
