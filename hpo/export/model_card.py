@@ -40,12 +40,14 @@ class ExportedModel:
         environment: versions and hardware that it was trained with; empty if they were not recorded.
         plain: the model as an expression of plain torch, if it can be written so.
         onnx: number of samples that the ONNX file was compared on, and the largest difference; None without a file.
+        tests: the run's own test scores beside its objectives, by metric, as a run of an evaluation has them.
     """
 
     preprocessing: Preprocessing
     environment: Mapping[str, str] = field(default_factory=dict)
     plain: str | None = None
     onnx: tuple[int, float] | None = None
+    tests: Mapping[str, float] = field(default_factory=dict)
 
 
 def model_card(
@@ -58,12 +60,14 @@ def model_card(
         f"A model ({row.config.model}) {_purpose(inputs)} of {_data(results)}: trial {row.number} of the study "
         f"{results.name}, the weights of its best epoch."
     )
-    tests = [line for each in evaluations for line in _test_lines(each, row)]
+    tests = [f"This run on the test set: {_scores_text(exported.tests)}."] if exported.tests else []
+    tests += [line for each in evaluations for line in _test_lines(each, row)]
+    refit = results.definition.evaluation is not None and results.definition.evaluation.refit
     chapters = [
         Chapter("score", "Score", [*_own_score(results, row), *map(Text, tests)]),
         Chapter("use", "Use", _use(results, row, exported)),
         Chapter("training", "Training", _training(row, exported)),
-        Chapter("limits", "Limits", _limits(results, exported, tested=bool(tests))),
+        Chapter("limits", "Limits", _limits(results, exported, tested=bool(tests) or refit)),
     ]
     return render_brief(f"{results.name}, trial {row.number}", head, chapters)
 
@@ -85,17 +89,18 @@ def _data(results: Results) -> str:
 
 
 def _own_score(results: Results, row: TrialRow) -> list[Block]:
-    scores = [
-        f"{metric_text(objective.metric)} {values_text(objective.metric, value)}"
-        for objective, value in zip(results.objectives, row.values or (), strict=False)
-    ]
-    text = f"This run: {', '.join(scores)}." if scores else "This run has no score."
+    scores = {objective.metric: value for objective, value in zip(results.objectives, row.values or (), strict=False)}
+    text = f"This run: {_scores_text(scores)}." if scores else "This run has no score."
     if results.best is not None and row.number == results.best.number and len(results.ranked) > 1:
         text += (
             f" It is the best of {count_text(len(results.ranked))} trials, so its score is likely to be better than the"
             " model's score on new data."
         )
     return [Text(text)]
+
+
+def _scores_text(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{metric_text(metric)} {values_text(metric, value)}" for metric, value in scores.items())
 
 
 def _test_lines(evaluation: EvaluationResults, row: TrialRow) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import torch
+from optuna.trial import FrozenTrial
 
 from hpo.errors import RunError
 from hpo.execution.restore import RestoredTrial, restore
@@ -22,7 +23,8 @@ from hpo.report.data.results import read_results
 from hpo.report.export_config import choose_exported, export_config
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.study import Study
-from hpo.study.attributes import read_table
+from hpo.study.attributes import read_number, read_table
+from hpo.study.definition import test_metric
 from hpo.study.files.study_files import list_local_weights
 from hpo.study.operations.open_study import open_study
 from hpo.training.data import Data
@@ -107,9 +109,17 @@ def _write(study: Study, restored: RestoredTrial, folder: Path) -> list[str]:
     (folder / PREPROCESSING).write_text(preprocessing.model_dump_json(indent=2) + "\n", encoding="utf-8")
     onnx, note = _write_onnx(restored, preprocessing, folder)
     environment = {name: str(text) for name, text in read_table(restored.trial.system_attrs, ENVIRONMENT).items()}
-    exported = ExportedModel(preprocessing, environment, plain_torch(restored.model), onnx)
+    tests = _own_tests(restored.trial, [each.metric for each in results.objectives])
+    exported = ExportedModel(preprocessing, environment, plain_torch(restored.model), onnx, tests)
     (folder / CARD).write_text(model_card(results, row, read_evaluations(study), exported), encoding="utf-8")
     return [note]
+
+
+def _own_tests(trial: FrozenTrial, metrics: Sequence[str]) -> dict[str, float]:
+    """Return the test scores that a run of an evaluation has beside the metrics of its objectives."""
+    names = [name for metric in metrics if (name := test_metric(metric)) is not None and name not in metrics]
+    found = {name: read_number(trial.user_attrs, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _write_onnx(

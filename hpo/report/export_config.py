@@ -124,7 +124,7 @@ def _objective_entry(results: Results) -> str | dict[str, str]:
 
 def _header_lines(results: Results, row: TrialRow, choice: Choice | None) -> list[str]:
     lines = [f"trial {row.number} of study {one_line(results.name)}"]
-    if choice is not None and choice.rule != "best":
+    if choice is not None and (choice.rule != "best" or (results.best and results.best.number) != row.number):
         lines.append(f"rule {choice.rule}: {choice.reason}")
     if row.values is not None:
         pairs = zip(results.objectives, row.values, strict=False)

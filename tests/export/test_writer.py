@@ -110,6 +110,18 @@ def test_the_card_has_the_honest_score(study: Study, tmp_path: Path) -> None:
     assert "It has not been tested" not in text
 
 
+@pytest.mark.parametrize("refit", [False, True])
+def test_the_card_of_a_run_of_an_evaluation_has_its_test_score(refit: bool, study: Study, tmp_path: Path) -> None:
+    (made,) = plan_evaluations(study, top=1, seeds=2, refit=refit)
+    make_worker(made).run()
+    write_model(made, tmp_path / "model")
+    text = (tmp_path / "model" / "README.md").read_text()
+    assert "It has not been tested" not in text
+    own = text.partition("## Use")[0]
+    assert ("This run on the test set: test accuracy" in own) == (not refit)
+    assert ("This run: test accuracy" in own) == refit
+
+
 def test_a_folder_in_use_is_left_alone(study: Study, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     write_model(study, tmp_path / "model")  # an empty one is used

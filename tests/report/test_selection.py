@@ -415,6 +415,9 @@ def test_the_rule_evaluated_takes_the_best_from_fresh_seeds_or_says_what_to_run(
     with pytest.raises(RequestError, match="has been evaluated from fresh seeds; run hpo evaluate"):
         export_config(study, rule="evaluated")
     first = results.ranked[0].number
+    evaluated(study, [first, second], {f"trial {first}": 0.9, f"trial {second}": 0.95, "defaults": 0.8}, refit=True)
+    with pytest.raises(RequestError, match="has been evaluated from fresh seeds; run hpo evaluate"):
+        export_config(study, rule="evaluated")  # a refit has no scores but those of the test set
     evaluated(study, [first, second], {f"trial {first}": 0.9, f"trial {second}": 0.95, "defaults": 0.8})
     assert choose_trial(results, "evaluated", evaluations=read_evaluations(study)).row.number == second
     assert f"trial {second} of study" in export_config(study, rule="evaluated")
@@ -469,3 +472,20 @@ def test_a_trained_study_has_it_in_the_verdict_the_document_and_the_commands(tmp
     refused = run_hpo("export", study.name, "--rule", "best", "--trial", "0", "--storage", url)
     assert refused.returncode == 2
     assert "--trial names the trial" in refused.stderr
+
+
+def test_a_run_of_a_refit_is_not_chosen_by_its_test_score(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6)
+    first, second = (row.number for row in read_results(study).ranked[:2])
+    scores = {f"trial {first}": 0.8, f"trial {second}": 0.95, "defaults": 0.9}
+    (companion,) = evaluated(study, [first, second], scores, refit=True, noise=0.01)
+    results = read_results(companion)
+    choice = choose_trial(results)
+    own = [row for row in results.ranked if row.params["configuration"] == f"trial {first}"]
+    assert choice.row.config.seed == min(row.config.seed for row in own)  # type: ignore[union-attr]
+    assert choice.row in own
+    last = max(own, key=lambda row: row.config.seed)  # type: ignore[union-attr]
+    others = {row.number for row in results.ranked if row not in own}
+    assert choose_trial(results, among={last.number, *others}).row == last
+    assert choose_trial(results, among=others).row == choice.row
+    assert f"rule best: its configuration is the first of study '{study.name}'" in export_config(companion)

@@ -17,6 +17,7 @@ from hpo.report.format import count_text, metric_text, number_of
 from hpo.report.stats.evaluation_stats import compare_candidates
 from hpo.report.stats.pairwise import paired_errors
 from hpo.report.stats.trial_stats import standard_error
+from hpo.study.definition import Evaluation
 
 __all__ = ["RULES", "Choice", "Rule", "choose_trial", "default_rule"]
 
@@ -60,7 +61,8 @@ def choose_trial(
 ) -> Choice:
     """Choose the trial that is used.
 
-    - `best`: the best value; of equals the first trial.
+    - `best`: the best value; of equals the first trial. Of a refit, whose only values are of the test set, which is not
+      to choose by, the first run of the configuration that its study ranked first.
     - `one_se`: the cheapest trial (the fewest weights, then a training shorter by a tenth) within one standard error
       of the best: of the difference, sample by sample, where both have sample scores, else of the best one's score.
       Where neither is known, among those of the best value. Of equally cheap ones the best.
@@ -71,7 +73,8 @@ def choose_trial(
         rule: its name; None for `default_rule`.
         table: the study's sample scores, if they have been read.
         evaluations: of the study.
-        among: numbers of the trials that `one_se` may choose, beside the best one; None for all.
+        among: numbers of the trials that `one_se` may choose, beside the best one, and those from which a refit's is
+            chosen, if it has any; None for all.
 
     Raises:
         RequestError: there is no such rule, no complete trial, several objectives (`one_se`), or no finished evaluation
@@ -89,7 +92,21 @@ def choose_trial(
         return _choose_evaluated(results, evaluations)
     if name == "one_se":
         return _choose_cheapest(results, table, among)
+    evaluation = results.definition.evaluation
+    if evaluation is not None and evaluation.refit:
+        return _choose_refit(results, evaluation, among)
     return Choice(results.best, "best", "it has the best value")
+
+
+def _choose_refit(results: Results, evaluation: Evaluation, among: Collection[int] | None) -> Choice:
+    order = {candidate.label: place for place, candidate in enumerate(evaluation.candidates)}
+
+    def place(row: TrialRow) -> tuple[int, bool, int]:
+        away = among is not None and row.number not in among
+        return order.get(str(row.params.get("configuration")), len(order)), away, row.config.seed if row.config else 0
+
+    reason = f"its configuration is the first of study '{evaluation.of}', and the test set is not to choose by"
+    return Choice(min(results.ranked, key=place), "best", reason)
 
 
 def _choose_cheapest(results: Results, table: SampleTable | None, among: Collection[int] | None) -> Choice:
@@ -154,8 +171,7 @@ def _describe_cost(rows: Sequence[TrialRow], smallest: Sequence[TrialRow], faste
 
 def _choose_evaluated(results: Results, evaluations: Sequence[EvaluationResults]) -> Choice:
     command = format_command(results, "evaluate")
-    own = sorted((each for each in evaluations if each.on_own_data), key=lambda each: each.refit)
-    for evaluation in own:
+    for evaluation in (each for each in evaluations if each.on_own_data and not each.refit):
         best = compare_candidates(evaluation).best
         if best is None:
             continue
