@@ -9,8 +9,11 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import torch
 
-from hpo.errors import RequestError
+from hpo.config.trial_config import TrialConfig
+from hpo.datasets import SampleShape
+from hpo.errors import DataError, RequestError
 from hpo.execution import compare_studies as compare_module
 from hpo.execution.compare_studies import choose_configuration, plan_comparison
 from hpo.execution.evaluate import EvaluationRequest, plan_evaluations, plan_request
@@ -27,6 +30,7 @@ from hpo.study.definition import Source
 from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.candidates import parse_sources
 from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads
+from hpo.training.models import build_model
 from tests.data import small_npz
 from tests.execution.test_evaluate import run_all, trained
 from tests.helpers import run_hpo
@@ -259,6 +263,25 @@ def test_data_with_times_have_no_split_to_vary(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="have times, of which the latest validate, so there is no split to vary"):
         plan_request(study, EvaluationRequest(vary=parse_sources("split")))
     assert evaluation_studies(study) == []
+
+
+def test_pretrained_weights_that_have_changed_are_refused(tmp_path: Path) -> None:
+    tuned = {**QUICK, "pretrained": str(tmp_path / "first.pt")}
+
+    def write_weights(seed: int) -> None:
+        model = build_model(TrialConfig(widths="8", init_seed=seed), SampleShape((1, 6, 6)), 3)
+        torch.save(model.state_dict(), tmp_path / "first.pt")
+
+    write_weights(1)
+    study = trained(tmp_path, trials=1, parameters=tuned)
+    (made,) = plan_evaluations(study, top=1, seeds=1)
+    assert made.definition.weights == study.definition.weights != {}
+    write_weights(2)
+    with pytest.raises(DataError, match=r"first\.pt: is not the file that the study was made with"):
+        make_worker(made).run()
+    second(study, tmp_path, parameters=tuned)
+    with pytest.raises(RequestError, match=r"first\.pt: the pretrained weights have changed between the launches"):
+        plan_comparison(study, "other", seeds=1)
 
 
 def test_a_dry_run_counts_every_configuration_that_would_get_more_seeds(study: Study) -> None:

@@ -272,6 +272,7 @@ def _create(study: Study, kind: str, plan: _Plan) -> Study:
         },
         modules=modules,
         declarations=declarations,
+        weights=_join_weights([original, *(other.definition for other in others)]),
         evaluation=Evaluation(
             of=study.name,
             candidates=tuple(candidates),
@@ -315,6 +316,23 @@ def _join_code(definitions: Sequence[Definition]) -> tuple[dict[str, str], Decla
         for metric in definition.declarations.metrics:
             _check_same(metrics.setdefault(metric.name, metric), metric)
     return modules, Declarations(models=tuple(models.values()), metrics=tuple(metrics.values()))
+
+
+def _join_weights(definitions: Sequence[Definition]) -> dict[str, str]:
+    """Return the SHA-256 of the pretrained weights of one or several studies, by path.
+
+    Raises:
+        RequestError: the studies have known a file with other contents.
+    """
+    weights: dict[str, str] = {}
+    for definition in definitions:
+        for path, sha256 in definition.weights.items():
+            if weights.setdefault(path, sha256) != sha256:
+                raise RequestError(
+                    f"evaluate --compare: {path}: the pretrained weights have changed between the launches of the two "
+                    "studies; launch the one that had the old file again"
+                )
+    return weights
 
 
 def _check_same(known: ModelDeclaration | MetricDeclaration, other: ModelDeclaration | MetricDeclaration) -> None:
