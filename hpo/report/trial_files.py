@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hpo.errors import RequestError
-from hpo.report.data.evaluations import NOT_VALIDATION, EvaluationResults, EvaluationRun, read_evaluations
+from hpo.report.data.evaluation_runs import is_validation_metric
+from hpo.report.data.evaluations import EvaluationResults, EvaluationRun, read_evaluations
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.format import finite
 from hpo.storage.study_storage import EpochSteps
@@ -19,7 +20,6 @@ from hpo.utils.files import atomic_folder
 __all__ = ["export_trials"]
 
 STEPS = ("step", "epoch", "loss", "seconds")
-TRAINING = ("epoch", "train_loss", "train_accuracy", "learning_rate", "seconds")
 TOLD = ("best_epoch", "parameter_count")  # attributes with a place of their own in params.json
 Row = Sequence[object]
 
@@ -52,7 +52,8 @@ def export_trials(study: Study, folder: Path) -> int:
         results, evaluations = read_results(study), read_evaluations(study)
         trials = {trial.number: trial for trial in study.trials()}
         names = dict.fromkeys(name for row in results.trials for epoch in row.epochs for name in epoch)
-        validation = [name for name in names if name not in NOT_VALIDATION]
+        validation = [name for name in names if is_validation_metric(name, results.definition.metrics)]
+        training = [name for name in names if name not in validation]
         begun = [row for row in results.trials if row.started is not None]
         if not begun:
             raise RequestError(
@@ -66,7 +67,7 @@ def export_trials(study: Study, folder: Path) -> int:
                 steps = study.storage.read_steps(study.id, trial._trial_id).get(trial._trial_id, [])
                 _write_rows(place / "train.csv", STEPS, _step_rows(steps))
             else:
-                _write_table(place / "train.csv", [name for name in TRAINING if name in names], row.epochs)
+                _write_table(place / "train.csv", training, row.epochs)
             about = finite(_params_document(results, row, trial.user_attrs))
             (place / "params.json").write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
             _write_tests(place / "test.csv", list(_tested_runs(evaluations, row.number)))

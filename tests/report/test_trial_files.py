@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hpo.errors import RequestError
+from hpo.report.data.evaluation_runs import is_validation_metric
 from hpo.report.trial_files import export_trials
 from hpo.storage.study_storage import EpochSteps
 from hpo.study import Study
@@ -65,6 +66,19 @@ def test_the_epochs(study: Study, out: Path) -> None:
                 assert {name: float(value) for name, value in row.items()} == pytest.approx(
                     {name: metrics[name] for name in row}, nan_ok=True, rel=0, abs=0
                 )
+
+
+def test_metrics_of_training_are_no_metrics_of_validation(tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=1)
+    claim = study.claim(holder())
+    assert claim is not None
+    recorded = {"epoch": 1, "train_loss": 0.5, "train_r2": 0.7, "val_loss": 0.6, "val_r2": 0.4, "seconds": 1.0}
+    study.storage.record_epoch(claim.id, 1, recorded)
+    export_trials(study, tmp_path / "out")
+    train, validation = (table(tmp_path / "out" / "comb_0" / f"{name}.csv") for name in ("train", "validation"))
+    assert list(train[0]) == ["epoch", "train_loss", "train_r2", "seconds"]
+    assert list(validation[0]) == ["epoch", "val_loss", "val_r2", "seconds"]
+    assert is_validation_metric("train_f1", ["train_f1"])  # by which a loop's own study chooses
 
 
 def test_what_is_not_finite_stands_as_it_is(out: Path) -> None:

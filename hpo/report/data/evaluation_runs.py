@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,14 @@ from hpo.study import Study
 from hpo.study.attributes import read_number, read_origin, read_table, read_whole
 from hpo.study.files.artifacts import find_artifact
 
-__all__ = ["NOT_VALIDATION", "EvaluationRun", "read_runs"]
+__all__ = ["EvaluationRun", "is_validation_metric", "read_runs"]
 
-NOT_VALIDATION = {"epoch", "train_loss", "train_accuracy", "learning_rate", "seconds"}
+NO_METRICS = {"epoch", "learning_rate", "seconds"}  # of what an epoch records
+
+
+def is_validation_metric(name: str, objectives: Collection[str]) -> bool:
+    """Tell whether what an epoch records is a metric of validation data, or an objective of its study."""
+    return name in objectives or not (name in NO_METRICS or name.startswith("train_"))
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ def _test_metrics(attrs: Mapping[str, Any]) -> dict[str, float]:
 def read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
     """Read the runs of an evaluation, by the label of the configuration."""
     epochs = companion.storage.read_epochs(companion.id)
+    wanted = companion.definition.metrics
     metrics = [] if companion.definition.configured else [each.metric for each in companion.definition.objectives]
     runs: dict[str, list[EvaluationRun]] = {}
     for trial in companion.trials():
@@ -106,7 +112,7 @@ def read_runs(companion: Study) -> dict[str, list[EvaluationRun]]:
             trial.state.name,
             # An objective function's score is what it returns, and it knows on which data.
             dict(zip(metrics, trial.values or (), strict=False))
-            or {name: value for name, value in best.items() if name not in NOT_VALIDATION},
+            or {name: value for name, value in best.items() if is_validation_metric(name, wanted)},
             _test_metrics(attrs),
             rows,
             read_whole(attrs, "parameter_count"),

@@ -21,7 +21,7 @@ from pydantic import JsonValue
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference
 from hpo.errors import RequestError
-from hpo.report.data.evaluation_runs import NOT_VALIDATION, EvaluationRun, read_runs
+from hpo.report.data.evaluation_runs import EvaluationRun, read_runs
 from hpo.report.data.reference_models import ReferenceModels, read_reference_models
 from hpo.report.format import one_line
 from hpo.study import Objective, Study
@@ -30,7 +30,6 @@ from hpo.study.operations.candidates import same_trial, trial_config_of
 from hpo.study.operations.evaluation_study import list_test_set_reads, readable_evaluation_studies
 
 __all__ = [
-    "NOT_VALIDATION",
     "CandidateRuns",
     "EvaluationResults",
     "EvaluationRun",
