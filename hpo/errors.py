@@ -12,6 +12,7 @@ HpoError
 │   ├── StorageError        a storage URL that cannot be opened
 │   │   ├── StorageMissingError   a SQLite file that does not exist
 │   │   └── StorageDamagedError   a database with a value that its column cannot hold
+│   ├── StorageLimitError   a name or a value that the database cannot store
 │   ├── StudyNotFoundError  no study of that name in the storage
 │   ├── StudyForeignError   a study that another tool made, whose objective function is not known
 │   ├── StudyDamagedError   a study of which something that is needed cannot be read
@@ -49,6 +50,7 @@ __all__ = [
     "SpaceError",
     "StorageDamagedError",
     "StorageError",
+    "StorageLimitError",
     "StorageLostError",
     "StorageMissingError",
     "StudyConflictError",
@@ -130,6 +132,10 @@ class StorageMissingError(StorageError):
 
 class StorageDamagedError(StorageError):
     """Database that holds a value of another type than its column."""
+
+
+class StorageLimitError(RequestError, ValueError):
+    """Name or value that the database cannot store; a ValueError too, as Optuna's storages raise."""
 
 
 class StudyNotFoundError(RequestError):

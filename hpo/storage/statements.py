@@ -12,6 +12,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.storage.cache import WriteBuffer
+from hpo.storage.limits import check_row
 from hpo.storage.stored_values import FIXED
 from hpo.storage.tables import (
     EPOCHS,
@@ -149,13 +150,19 @@ def fixed_row(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def insert_attrs(connection: sa.Connection, table: sa.Table, owners: Iterable[tuple[int, Mapping[str, Any]]]) -> None:
-    """Insert attributes into one of Optuna's attribute tables; `owners` pairs the id of a study or trial with them."""
+    """Insert attributes into one of Optuna's attribute tables; `owners` pairs the id of a study or trial with them.
+
+    Raises:
+        StorageLimitError: one of them is too long for the database.
+    """
     owner_column = "study_id" if "study_id" in table.c else "trial_id"
     rows = [
         {owner_column: owner, "key": key, "value_json": json.dumps(value)}
         for owner, attrs in owners
         for key, value in attrs.items()
     ]
+    for row in rows:
+        check_row(connection.dialect, table, row)
     if rows:
         connection.execute(sa.insert(table), rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 
+from hpo.storage.limits import check_name, check_row
 from hpo.storage.stored_values import UnreadableError, parse_system_attr, parse_value, shorten
 from hpo.storage.tables import STUDIES, STUDY_DIRECTIONS, STUDY_SYSTEM_ATTRS, STUDY_USER_ATTRS
 from hpo.storage.transactions import TransactionalStorage
@@ -38,12 +40,19 @@ class StudyRecords(TransactionalStorage):
         self._forget(study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._check_attr(STUDY_USER_ATTRS, key, value)
         with self._naming_deletion(study_id):
             self._rdb.set_study_user_attr(study_id, key, value)
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._check_attr(STUDY_SYSTEM_ATTRS, key, value)
         with self._naming_deletion(study_id):
             self._rdb.set_study_system_attr(study_id, key, value)
+
+    def _check_attr(self, table: sa.Table, key: str, value: Any) -> None:
+        """Check an attribute that Optuna's storage is to write; its own error would not say what is wrong."""
+        check_name(key)
+        check_row(self.engine.dialect, table, {"key": key, "value_json": json.dumps(value)})
 
     def get_study_id_from_name(self, study_name: str) -> int:
         with self._state_lock:  # Optuna's Hyperband asks at every check of a trial

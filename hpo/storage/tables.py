@@ -12,6 +12,7 @@ from optuna.storages._rdb import models
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from hpo.errors import StudyDeletedError
+from hpo.storage.limits import check_row
 from hpo.storage.schema import metadata
 
 __all__ = [
@@ -205,7 +206,12 @@ def upsert(connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], ro
     """Insert rows, or update those whose unique `keys` are there already; one statement.
 
     A delete before the insert would invite deadlocks.
+
+    Raises:
+        StorageLimitError: a row is too long for the database.
     """
+    for row in rows:
+        check_row(connection.dialect, table, row)
     if rows:
         connection.execute(_upsert(connection.dialect.name, table, keys, tuple(rows[0])), rows)
 

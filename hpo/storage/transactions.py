@@ -30,10 +30,12 @@ from hpo.storage.transient_errors import RetryPolicy, retrying_proxy
 from hpo.storage.trial_query import Snapshot, TrialQuery, read_snapshot
 from hpo.storage.url import mask
 
-__all__ = ["Outage", "TransactionalStorage"]
+__all__ = ["REFUSALS", "Outage", "TransactionalStorage"]
 
 log = logging.getLogger("hpo.study")
 Result = TypeVar("Result")
+# What the database refuses for good: a value that it cannot store, or that contradicts others.
+REFUSALS = (sqlalchemy.exc.DataError, sqlalchemy.exc.IntegrityError)
 _OPEN: weakref.WeakSet[TransactionalStorage] = weakref.WeakSet()
 
 
@@ -141,17 +143,19 @@ class TransactionalStorage(BaseStorage):
         with self._transaction_lock:
             with self._state_lock:
                 rows = self._buffer.take()
+            written = False
             try:
                 with self.engine.begin() as connection:
                     begin(connection)
                     refused = self._write_rows(connection, rows, trial_ids)
+                    written = True
                     result = step(connection, [trial_id for trial_id in trial_ids if trial_id not in refused])
                     # Of what was refused the study may be gone as well.
                     studies = self._studies_of(rows.trial_ids) if study_id is None else {study_id}
                     read = {each: self._read(connection, each, trial_ids if settles else ()) for each in studies}
             except BaseException as error:
-                # What the database refuses for good would be refused with every later transaction as well.
-                if not isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.IntegrityError):
+                # Rows that the database refuses for good would be refused with every later transaction as well.
+                if written or not isinstance(error, REFUSALS):
                     with self._state_lock:
                         self._buffer.restore(rows)
                 raise

@@ -32,6 +32,7 @@ from hpo.errors import LeaseLostError, StorageLostError
 from hpo.storage import leases
 from hpo.storage.cache import FINAL, TrialCache, copy_trial
 from hpo.storage.identity import is_gone
+from hpo.storage.limits import check_name, check_row, check_step
 from hpo.storage.statements import add_trial, count_trials, set_state, value_row
 from hpo.storage.study_records import StudyRecords
 from hpo.storage.tables import (
@@ -46,7 +47,7 @@ from hpo.storage.tables import (
     purge_trials,
     upsert,
 )
-from hpo.storage.transactions import Outage
+from hpo.storage.transactions import REFUSALS, Outage
 from hpo.storage.transient_errors import (
     RETRY_SECONDS,
     first_line,
@@ -58,7 +59,6 @@ __all__ = ["WriteBehindStorage"]
 
 log = logging.getLogger("hpo.study")
 Result = TypeVar("Result")
-LARGEST, LONGEST = 2**31 - 1, 512  # of a step, and of a name, in Optuna's tables
 STALE = 0.8  # seconds that a write may wait, and that what is known of others may be old while a trial runs here
 
 
@@ -149,7 +149,9 @@ class WriteBehindStorage(StudyRecords):
             KeyError: there is no such trial.
             optuna.exceptions.UpdateFinishedTrialError: it is finished.
             LeaseLostError: another worker has taken it over.
+            StorageLimitError: the row is too long for the database.
         """
+        check_row(self.engine.dialect, table, row)
         trial = self._trial(trial_id)
         with self._state_lock:
             self._check_not_lost(trial_id)
@@ -196,12 +198,13 @@ class WriteBehindStorage(StudyRecords):
                 self._transact_once(None, lambda _: None, None, False)
             elif trouble:
                 self._ping()
-        except sqlalchemy.exc.SQLAlchemyError as error:
-            self._note_outage(error)
         except StorageLostError as error:
             self.loss = error
         except Exception as error:  # nobody above would see it; the next change of a state meets it again
-            log.warning("buffered results could not be written: %s: %s", type(error).__name__, error)
+            if isinstance(error, sqlalchemy.exc.SQLAlchemyError) and not isinstance(error, REFUSALS):
+                self._note_outage(error)
+            else:
+                log.warning("buffered results could not be written: %s: %s", type(error).__name__, first_line(error))
 
     def _ping(self) -> None:
         with self._transaction_lock, self.engine.connect() as connection:
@@ -278,14 +281,13 @@ class WriteBehindStorage(StudyRecords):
             trial.params[param_name] = distribution.to_external_repr(param_value_internal)
             trial.distributions[param_name] = distribution
 
-        _check_name(param_name)
+        check_name(param_name)
         row = {"param_value": param_value_internal, "distribution_json": distribution_to_json(distribution)}
         self._edit_trial(trial_id, PARAMS, {"param_name": param_name, **row}, edit)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         value = float(intermediate_value)
-        if abs(step) > LARGEST:
-            raise ValueError(f"step = {step}: must be at most {LARGEST}")
+        check_step(step)
         stored, kind = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr(value)
         row = {"step": step, "intermediate_value": stored, "intermediate_value_type": kind}
 
@@ -302,7 +304,7 @@ class WriteBehindStorage(StudyRecords):
 
     def _set_attr(self, trial_id: int, table: sa.Table, key: str, value: Any) -> None:
         text = json.dumps(value, default=_to_plain)
-        _check_name(key)
+        check_name(key)
 
         def edit(trial: FrozenTrial) -> None:
             attrs = trial.user_attrs if table is TRIAL_USER_ATTRS else trial.system_attrs
@@ -386,12 +388,6 @@ def _flush_at_exit(reference: weakref.ref[WriteBehindStorage]) -> None:
             storage.flush()
         except Exception as error:
             log.warning("the last second of reports could not be written: %s", first_line(error))
-
-
-def _check_name(name: str) -> None:
-    """Check a name's length at once: the database would refuse it a second later, with all that is written along."""
-    if len(name) > LONGEST:
-        raise ValueError(f"name '{name[:40]}…' has {len(name)} characters; it must have at most {LONGEST}")
 
 
 def _to_plain(value: object) -> object:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import optuna
 import pytest
@@ -16,9 +17,10 @@ from optuna.trial import TrialState
 from hpo.errors import LeaseLostError
 from hpo.storage import leases, write_behind
 from hpo.storage.study_storage import LeaseGrant
-from hpo.storage.tables import LEASES, begin
+from hpo.storage.tables import LEASES, STUDIES, VALUES, begin, insert_one
 from hpo.study import StudyStorage
-from tests.study.helpers import holder
+from tests.servers import empty_database
+from tests.study.helpers import holder, new_storage
 
 
 def open_again(storage: StudyStorage) -> StudyStorage:
@@ -132,9 +134,67 @@ def test_what_the_database_would_refuse_is_refused_at_once_and_costs_nothing_els
         trial.report(0.5, 2**31)
     with pytest.raises(ValueError, match="600 characters"):
         trial.set_user_attr("k" * 600, 1)
+    for name in ("k\0", "k\ud800"):
+        with pytest.raises(ValueError, match=r"name 'k\\.* has a character that databases do not store"):
+            trial.set_user_attr(name, 1)
+        with pytest.raises(ValueError, match="has a character that databases do not store"):
+            trial.suggest_float(name, 0, 1)
     study.tell(trial, 0.5)
     assert study.trials[0].intermediate_values == {1: 0.5}
     assert study.ask().number == 1
+
+
+def test_a_text_that_mysql_cannot_hold_is_refused_at_once_and_costs_nothing_else(mariadb_url: str) -> None:
+    empty_database(mariadb_url)
+    storage = StudyStorage(mariadb_url)
+    study, long = optuna.create_study(storage=storage), "ä" * 6000  # JSON writes an ä as 6 bytes
+    trial, other = study.ask(), study.ask()
+    other.report(0.25, 1)
+    trial.set_user_attr("fits", long)
+    refused: dict[str, Callable[[], object]] = {
+        "attribute 'long' takes 72,002 bytes": lambda: trial.set_user_attr("long", 2 * long),
+        "attribute 'system'": lambda: storage.set_trial_system_attr(trial._trial_id, "system", 2 * long),
+        "parameter 'x'": lambda: trial.suggest_categorical("x", ["a", 2 * long]),
+        "the metrics of epoch 3": lambda: storage.record_epoch(trial._trial_id, 3, {2 * long: 0.5}),
+        "attribute 'of the study'": lambda: study.set_user_attr("of the study", 2 * long),
+        "attribute 'template'": lambda: study.add_trial(
+            optuna.trial.create_trial(value=0.5, user_attrs={"template": 2 * long})
+        ),
+        "attribute 'new'": lambda: storage.create_study("new", [StudyDirection.MINIMIZE], [], {"new": 2 * long}),
+    }
+    for words, call in refused.items():
+        with pytest.raises(ValueError, match=f"^{words}.* at most 65,535.* PostgreSQL or SQLite$"):
+            call()
+    study.tell(trial, 0.5)
+    assert not storage.is_unavailable
+    storage.engine.dispose()
+    again = StudyStorage(mariadb_url)
+    [told, running] = again.get_all_trials(study._study_id)
+    assert (told.state, told.user_attrs, told.params) == (TrialState.COMPLETE, {"fits": long}, {})
+    assert running.intermediate_values == {1: 0.25}
+    again.engine.dispose()
+
+
+def test_what_is_refused_of_a_transaction_costs_nothing_that_waited(tmp_path: Path) -> None:
+    storage = new_storage(tmp_path)
+    study = optuna.create_study(storage=storage, study_name="s")
+    trial = study.ask()
+    trial.report(0.5, 1)
+    with pytest.raises(sa.exc.IntegrityError):
+        storage._transact(study._study_id, lambda connection: insert_one(connection, STUDIES, study_name="s"))
+    storage.flush()
+    assert open_again(storage).get_trial(trial._trial_id).intermediate_values == {1: 0.5}
+
+
+def test_a_row_that_is_refused_is_no_outage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    storage = new_storage(tmp_path)
+    trial = optuna.create_study(storage=storage).ask()
+    storage._buffer.add(VALUES, {"trial_id": trial._trial_id, "objective": None, "value": 0.5, "value_type": "FINITE"})
+    storage._buffer.since = float("-inf")
+    storage._tick()
+    assert not storage.is_unavailable
+    assert "buffered results could not be written" in caplog.text
+    assert "\n" not in caplog.records[-1].message
 
 
 def test_thousands_of_failed_trials_are_read_in_one_statement(storage: StudyStorage) -> None:

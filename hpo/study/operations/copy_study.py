@@ -23,6 +23,7 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError
 
 from hpo.errors import RequestError, StudyConflictError, StudyNotFoundError
+from hpo.storage.limits import check_row
 from hpo.storage.statements import FIXED, insert_attrs
 from hpo.storage.stored_values import UnreadableError, is_whole, parse_distribution, parse_param, parse_value
 from hpo.storage.study_storage import StudyStorage
@@ -230,6 +231,8 @@ class _Copier:
         column = table.autoincrement_column
         id_name = None if column is None else column.name
         new_rows = [{name: value for name, value in row.items() if name != id_name} for row in rows]
+        for row in new_rows:
+            check_row(self.target.dialect, table, row)
         for start in range(0, len(new_rows), BATCH):
             self.target.execute(sa.insert(table), new_rows[start : start + BATCH])
 
