@@ -7,12 +7,14 @@ import json
 import time
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.storage.limits import MANY
 from hpo.storage.stored_values import PAUSED
 from hpo.storage.tables import (
     EPOCHS,
@@ -143,8 +145,9 @@ class TrialCache:
         first, last = (min(self._waiting), max(self._waiting)) if self._waiting else (1, 0)
         # A cohort takes slots from among others.
         passed = tuple(i for i in self.trials if first < i < last and i not in self._waiting)
-        named = tuple(self._reread_ids().union(also))
-        return TrialQuery(self._last, named, (first, last), passed, self._anchor, self._paused)
+        paused = dict(islice(self._paused.items(), MANY))  # further ones are read whether or not they have changed
+        named = tuple(self._reread_ids().union(also, self._paused.keys() - paused.keys()))
+        return TrialQuery(self._last, named, (first, last), passed, self._anchor, paused)
 
     def trials_by_number(self) -> list[FrozenTrial]:
         """Return the trials in order of their numbers; samplers and pruners ask for them often."""

@@ -20,6 +20,7 @@ from hpo.storage import leases, worker_stats
 from hpo.storage.clock import boot_seconds
 from hpo.storage.identity import StudyIdentity
 from hpo.storage.leases import Promotion, RenewalResult, WorkerInfo, WorkerRow
+from hpo.storage.limits import is_among
 from hpo.storage.statements import add_trial, add_trials, count_trials, fixed_row, value_row
 from hpo.storage.stored_values import PAUSED, parse_value
 from hpo.storage.tables import (
@@ -258,7 +259,7 @@ class LeasedStorage(WriteBehindStorage):
             if not same or count_trials(connection, study_id) != total:
                 return False
             ended = {"state": TrialState.PRUNED, "datetime_complete": utc_time()}
-            connection.execute(sa.update(TRIALS).where(TRIALS.c.trial_id.in_(known)).values(ended))
+            connection.execute(sa.update(TRIALS).where(is_among(TRIALS.c.trial_id, known)).values(ended))
             rows = [value_row(trial_id, 0, value) for trial_id, (_, value) in known.items() if value is not None]
             upsert(connection, VALUES, ("trial_id", "objective"), rows)
             leases.unpause(connection, known)

@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from hpo.storage.clock import database_clock, start_clock
 from hpo.storage.identity import KEY, StudyIdentity
+from hpo.storage.limits import is_among
 from hpo.storage.stored_values import PAUSED, is_finite, is_whole
 from hpo.storage.tables import (
     LEASES,
@@ -212,7 +213,7 @@ def _promote(connection: sa.Connection, trials: Collection[ClaimableTrial]) -> N
 def unpause(connection: sa.Connection, trial_ids: Collection[int]) -> None:
     """Delete the attributes that keep trials from being claimed."""
     attrs = TRIAL_SYSTEM_ATTRS.c
-    connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(attrs.trial_id.in_(trial_ids), attrs.key == PAUSED))
+    connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(is_among(attrs.trial_id, trial_ids), attrs.key == PAUSED))
 
 
 def claim(connection: sa.Connection, study_id: int, found: ClaimableTrial, worker: WorkerInfo) -> bool:
@@ -280,7 +281,7 @@ def release(connection: sa.Connection, study_id: int, attempts: Mapping[int, int
 
 def delete_leases(connection: sa.Connection, trial_ids: Collection[int]) -> None:
     """Delete the leases of finished trials."""
-    connection.execute(sa.delete(LEASES).where(LEASES.c.trial_id.in_(trial_ids)))
+    connection.execute(sa.delete(LEASES).where(is_among(LEASES.c.trial_id, trial_ids)))
 
 
 # Holding.

@@ -174,14 +174,10 @@ def insert_slots(connection: sa.Connection, study_id: int, slots: Sequence[Mappi
     first = count_trials(connection, study_id)
     rows = [{"study_id": study_id, "number": first + i, "state": TrialState.WAITING} for i in range(len(slots))]
     connection.execute(sa.insert(TRIALS), rows)
-    query = (
-        sa.select(TRIALS.c.trial_id)
-        .where(TRIALS.c.study_id == study_id, TRIALS.c.number >= first)
-        .order_by(TRIALS.c.number)
-    )
-    ids = [int(trial_id) for trial_id in connection.execute(query).scalars()]
+    new = sa.select(TRIALS.c.trial_id).where(TRIALS.c.study_id == study_id, TRIALS.c.number >= first)
+    ids = [int(trial_id) for trial_id in connection.execute(new.order_by(TRIALS.c.number)).scalars()]
     for table in (*REPORTS, LEASES):
-        purge_trials(connection, table, ids)
+        purge_trials(connection, table, new)
     fixed = [(i, {FIXED: dict(params)}) for i, params in zip(ids, slots, strict=True)]
     insert_attrs(connection, TRIAL_SYSTEM_ATTRS, fixed)
 

@@ -231,7 +231,7 @@ def _upsert(dialect: str, table: sa.Table, keys: tuple[str, ...], names: tuple[s
     return statement.on_conflict_do_update(index_elements=keys, set_=fresh)
 
 
-def purge_trials(connection: sa.Connection, table: sa.Table, trial_ids: Collection[int]) -> None:
+def purge_trials(connection: sa.Connection, table: sa.Table, trial_ids: Collection[int] | sa.Select[Any]) -> None:
     """Delete what earlier trials with these ids have left in a table of ours. Only SQLite reuses ids."""
     if connection.dialect.name == "sqlite":
         connection.execute(sa.delete(table).where(table.c.trial_id.in_(trial_ids)))

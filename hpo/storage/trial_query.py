@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.storage.limits import MANY
 from hpo.storage.stored_values import (
     PAUSED,
     DamageLog,
@@ -66,7 +67,8 @@ class TrialQuery:
         slots: the first and the last id of slots that nobody had begun, as far as is known; an empty range is (1, 0).
         passed: ids in that range that are not read.
         anchor: the trial whose end tells this study from another that was given its ids.
-        paused: what keeps trials paused, as the database has it, by id; they are read once that has changed.
+        paused: what keeps trials paused, as the database has it, by id; they are read once that has changed. At most
+            MANY of them.
     """
 
     after: int = -1
@@ -86,33 +88,40 @@ def read_snapshot(connection: sa.Connection, study_id: int, wanted: TrialQuery, 
     first, last = wanted.slots
     given |= {"first": first, "last": last, "passed": wanted.passed, "paused": list(wanted.paused)}
     known = [f"{trial_id}:{value}" for trial_id, value in wanted.paused.items()]
-    rows = connection.execute(_query(), {**given, "known": known})
+    many = len(wanted.named) + len(wanted.passed) + 2 * len(wanted.paused) > MANY
+    rows = connection.execute(_query(many), {**given, "known": known})
     return _Assembler(damage).assemble(rows)
 
 
 @cache  # building it takes longer than running it
-def _query() -> sa.CompoundSelect[Any]:
+def _query(many: bool) -> sa.CompoundSelect[Any]:
     """Build a union of the tables that hold a trial.
 
     Every row has a kind, the trial's id, a number, two texts, a float, and two times.
+
+    Args:
+        many: whether ids are parts of the statement's text, because they are too many for its parameters.
     """
     study_id: sa.BindParameter[int] = sa.bindparam("study", type_=sa.Integer)
     attrs = TRIAL_SYSTEM_ATTRS.c
-    paused = sa.bindparam("paused", expanding=True, type_=sa.Integer)
+    named, passed, paused = (
+        sa.bindparam(name, expanding=True, literal_execute=many, type_=sa.Integer)
+        for name in ("named", "passed", "paused")
+    )
     value = sa.cast(attrs.trial_id, sa.String(20)).concat(":").concat(attrs.value_json)
     known = value.in_(sa.bindparam("known", expanding=True, type_=sa.String))
     same = sa.select(attrs.trial_id).where(attrs.trial_id.in_(paused), attrs.key == PAUSED, known)
     begun = (TRIALS.c.state != TrialState.WAITING) | TRIALS.c.datetime_start.is_not(None)
     mine = (TRIALS.c.study_id == study_id) & (
         (TRIALS.c.trial_id > sa.bindparam("after"))
-        | TRIALS.c.trial_id.in_(sa.bindparam("named", expanding=True))
+        | TRIALS.c.trial_id.in_(named)
         | sa.and_(
             TRIALS.c.trial_id.in_(paused), (TRIALS.c.state != TrialState.WAITING) | TRIALS.c.trial_id.not_in(same)
         )
         | sa.and_(
             TRIALS.c.trial_id.between(sa.bindparam("first"), sa.bindparam("last")),
             begun,
-            TRIALS.c.trial_id.not_in(sa.bindparam("passed", expanding=True)),
+            TRIALS.c.trial_id.not_in(passed),
         )
     )
     wanted = sa.select(TRIALS.c.trial_id).where(mine).cte("wanted")

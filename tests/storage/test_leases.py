@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from hpo.errors import LeaseLostError
-from hpo.storage import leases, write_behind
+from hpo.storage import cache, leases, limits, trial_query, write_behind
+from hpo.storage.stored_values import PAUSED
 from hpo.storage.study_storage import LeaseGrant
-from hpo.storage.tables import LEASES, STUDIES, VALUES, begin, insert_one
+from hpo.storage.tables import LEASES, STUDIES, TRIALS, VALUES, begin, insert_one, utc_time
 from hpo.study import StudyStorage
 from tests.servers import empty_database
 from tests.study.helpers import holder, new_storage
@@ -206,3 +208,67 @@ def test_thousands_of_failed_trials_are_read_in_one_statement(storage: StudyStor
         )
     assert len(study.get_trials()) == 3000
     assert len(study.get_trials()) == 3000  # now by their ids
+
+
+@pytest.fixture
+def few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyStorage:
+    """A database whose statements may have 60 parameters, of which 20 may be ids."""
+    for module in (limits, cache, trial_query):
+        monkeypatch.setattr(module, "MANY", 20)
+
+    def limit(connection: sqlite3.Connection, _: object) -> None:
+        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 60)
+
+    storage = new_storage(tmp_path)
+    sa.event.listen(storage.engine, "connect", limit)
+    storage.engine.dispose()
+    return storage
+
+
+def end(storage: StudyStorage, number: int, state: str) -> None:
+    """End a trial as another process does."""
+    with storage.engine.begin() as connection:
+        changed = sa.update(TRIALS).where(TRIALS.c.number == number)
+        connection.execute(changed.values(state=state, datetime_start=utc_time(), datetime_complete=utc_time()))
+
+
+def test_more_slots_than_a_statement_has_parameters(few: StudyStorage) -> None:
+    study_id = few.create_study("s", [StudyDirection.MAXIMIZE], ["m"], {}, [{"x": n} for n in range(100)])
+    assert few.update_study(study_id, {}, {}, [{"x": n} for n in range(100, 200)], 100)
+    trials = few.get_all_trials(study_id)
+    assert [trial.system_attrs["fixed_params"]["x"] for trial in trials] == list(range(200))
+    for number in range(1, 198):  # whose cohort has left the first and the last ones to others
+        end(few, number, "PRUNED")
+    for _ in range(2):
+        assert [trial.state.name for trial in few.get_all_trials(study_id)] == [
+            "WAITING", *["PRUNED"] * 197, "WAITING", "WAITING",
+        ]  # fmt: skip
+    end(few, 198, "PRUNED")
+    assert few.get_all_trials(study_id)[198].state == TrialState.PRUNED
+
+
+def test_more_failed_trials_than_a_statement_has_parameters(few: StudyStorage) -> None:
+    study_id = few.create_study("s", [StudyDirection.MAXIMIZE], ["m"], {}, [{"x": n} for n in range(100)])
+    for number in range(100):
+        end(few, number, "FAIL")
+    for _ in range(2):
+        assert {trial.state for trial in few.get_all_trials(study_id)} == {TrialState.FAIL}
+    assert len(few.retry(study_id)) == 100
+    assert {trial.state for trial in few.get_all_trials(study_id)} == {TrialState.WAITING}
+
+
+def test_more_paused_trials_than_a_statement_has_parameters(few: StudyStorage) -> None:
+    study_id = few.create_study("s", [StudyDirection.MAXIMIZE], ["m"], {}, [{"x": n} for n in range(100)])
+    for _ in range(100):
+        _, mine = claimed(few, "w", study_id)
+        few.release_all([mine.trial_id], {mine.trial_id: 1})
+    other = open_again(few)
+    ids = [trial._trial_id for trial in other.get_all_trials(study_id)]
+    for place in (0, 99):  # paused farther on, which others see
+        assert few.claim(study_id, holder("w"), promoted=[(ids[place], 1)]) is not None
+        few.release_all([ids[place]], {ids[place]: 3})
+    for reader in (few, other):
+        paused = [trial.system_attrs[PAUSED] for trial in reader.get_all_trials(study_id)]
+        assert paused == [3, *[1] * 98, 3]
+    assert few.end_paused(study_id, dict(zip(ids, ((epoch, 0.5) for epoch in paused), strict=True)), 100)
+    assert {trial.state for trial in other.get_all_trials(study_id)} == {TrialState.PRUNED}
