@@ -227,13 +227,15 @@ def claim(connection: sa.Connection, study_id: int, found: ClaimableTrial, worke
         insert_lease(connection, study_id, found.trial_id, found.attempt + 1, worker)
         return True
     # Whoever writes to the trial holds its row meanwhile; afterwards he will find that it is not his.
-    connection.execute(sa.select(TRIALS.c.trial_id).where(TRIALS.c.trial_id == found.trial_id).with_for_update())
+    state = sa.select(TRIALS.c.state).where(TRIALS.c.trial_id == found.trial_id).with_for_update()
+    if connection.execute(state).scalar() != TrialState.RUNNING:
+        return False  # its worker has released it since, or somebody has ended it
     now = database_clock(connection)
     lease = sa.update(LEASES).where(
         LEASES.c.trial_id == found.trial_id,
         LEASES.c.attempt == found.attempt,
         # Once more: its worker may have renewed it since.
-        (LEASES.c.worker == worker.name) | (LEASES.c.expires < now),
+        (LEASES.c.worker == worker.name) | (HAS_WORKER & (LEASES.c.expires < now)),
     )
     taken = lease.values(worker=worker.name, attempt=found.attempt + 1, expires=now + worker.seconds)
     return connection.execute(taken).rowcount == 1

@@ -91,6 +91,26 @@ def test_a_write_that_waits_for_a_takeover_is_refused_after_it(
     assert "stale" not in trial.user_attrs
 
 
+@pytest.mark.parametrize("meanwhile", ["released", "released, and begun by another tool", "ended by another tool"])
+def test_a_takeover_that_comes_after_a_change_of_the_trial_takes_nothing(storage: StudyStorage, meanwhile: str) -> None:
+    study_id, mine = claimed(storage, "old")
+    expire(storage)
+    other, rival = open_again(storage), holder("rival")
+    with other.engine.connect() as connection:
+        [found] = leases.find_all_claimable(connection, study_id, rival, [], waiting=False)
+    if meanwhile.startswith("released"):
+        assert storage.release(mine.trial_id)
+    if meanwhile != "released":
+        ended = meanwhile.startswith("ended")
+        state = TrialState.COMPLETE if ended else TrialState.RUNNING
+        plain(storage).set_trial_state_values(mine.trial_id, state, [1.0] if ended else None)
+    with other.engine.begin() as connection:
+        begin(connection)
+        assert not leases.claim(connection, study_id, found, rival)
+    claims = [other.claim(study_id, holder(name), 1) for name in ("rival", "third")]
+    assert claims == [LeaseGrant(mine.trial_id, 2) if meanwhile == "released" else None, None]
+
+
 def test_what_another_tool_ended_and_was_tried_again_is_not_the_first_workers(storage: StudyStorage) -> None:
     study_id, mine = claimed(storage, "old")
     plain(storage).set_trial_state_values(mine.trial_id, TrialState.FAIL)
