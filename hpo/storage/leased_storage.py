@@ -251,9 +251,12 @@ class LeasedStorage(WriteBehindStorage):
         joined = TRIALS.outerjoin(LEASES, TRIALS.c.trial_id == LEASES.c.trial_id)
         query = sa.select(TRIALS.c.trial_id, leases.PAUSED_AT.label("paused")).select_from(joined)
         query = query.where(TRIALS.c.study_id == study_id, (TRIALS.c.state == TrialState.WAITING) | theirs)
+        locked = sa.select(TRIALS.c.trial_id).where(is_among(TRIALS.c.trial_id, known)).order_by(TRIALS.c.trial_id)
 
         def step(connection: sa.Connection) -> bool:
             lock_study(connection, study_id)
+            # Whoever promotes one of them holds its row; what is read afterwards stays true until they are ended.
+            connection.execute(locked.with_for_update()).all()
             found = {row.trial_id: row.paused and parse_value(row.paused) for row in connection.execute(query)}
             same = found == {trial_id: paused for trial_id, (paused, _) in known.items()}
             if not same or count_trials(connection, study_id) != total:

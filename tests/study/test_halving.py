@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.storage import leases
 from hpo.storage.leased_storage import TellRequest
 from hpo.storage.stored_values import PAUSED
+from hpo.storage.tables import begin
 from hpo.study import Budget, ClaimedTrial, Study, StudyStorage
 from hpo.study.definition import ComponentSpec
 from hpo.study.halving import AshaPruner
@@ -145,6 +148,27 @@ def test_a_promotion_is_one_workers_and_of_that_rung_alone(storage: StudyStorage
     # Paused again, farther on, it is read again by who has seen it paused before.
     assert storage.release_all([first._trial_id], {first._trial_id: 3}) == [first._trial_id]
     assert [paused_epoch(t) for t in other.get_all_trials(study.id)] == [3, 1]
+    other.engine.dispose()
+
+
+def test_a_trial_that_is_being_promoted_is_not_ended(storage: StudyStorage, any_url: str, tmp_path: Path) -> None:
+    study = make(storage, tmp_path, trials=1, pruner={"name": "asha", "reduction_factor": 3})
+    assert run_alone(study, [[0.5] * EPOCHS]) == [(0, 1)]
+    other, rival = StudyStorage(any_url), holder("rival")
+    ended: list[object] = []
+    thread = threading.Thread(target=lambda: ended.append(study.end_paused()))
+    with other.engine.begin() as connection:
+        begin(connection)
+        [paused] = study.trials()
+        found = leases.find_claimable(connection, study.id, rival, [], promoted=[(paused._trial_id, 1)])
+        assert found is not None
+        assert leases.claim(connection, study.id, found, rival)
+        thread.start()
+        thread.join(0.5)  # it waits for the row, or for the file, that the other holds
+        assert thread.is_alive()
+    thread.join(60)
+    assert ended == [None]
+    assert [trial.state for trial in other.get_all_trials(study.id)] == [RUNNING]
     other.engine.dispose()
 
 
