@@ -283,7 +283,8 @@ class FitCallback(Callback):
         """Let callbacks judge the trials that have new rows."""
         trials = list(dict.fromkeys(trial for trial, _ in self.places if trial.fresh))
         for trial in trials:
-            trial.fresh = False
+            # A loop of the user's own says only as it trains whether it has a checkpoint to go on from.
+            trial.fresh, trial.member.resumable = False, trial.resumable
         if going := [trial for trial in trials if trial.member.stopped is None]:
             for callback in self._callbacks:
                 callback.on_round([trial.member for trial in going])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
+from torch import nn
 
 import hpo
 from hpo.config.resampling import Resampling
@@ -191,6 +192,24 @@ def test_asha_pauses_and_promotes_all_fits_together(tmp_path: Path) -> None:
     assert any(len(row.epochs) < 4 for row in rows)
     assert any(trial.user_attrs["attempt"] > 1 and len(trial.intermediate_values) > 1 for trial in study.trials())
     assert all({len(fit) for fit in row.fits.values()} == {len(row.epochs)} for row in rows)
+
+
+def test_asha_pauses_and_promotes_all_fits_of_a_loop_of_ones_own(tmp_path: Path) -> None:
+    @hpo.training_loop("of_rungs", parameters=Mine, uses=["epochs", "learning_rate"], reports={"val_score": "minimize"})
+    def of_rungs(trial: hpo.Trial) -> None:
+        for epoch in trial.epochs(model=nn.Linear(1, 1)):
+            trial.report(val_score=1 / (epoch * trial.config.learning_rate))
+
+    keys: dict[str, Any] = {"pruner": {"name": "asha", "min_resource": 1, "reduction_factor": 2}, "sampler": "grid"}
+    parameters = {"model": "of_rungs", "epochs": 4, "learning_rate": [0.04, 0.03, 0.02, 0.01]}
+    study = make(tmp_path, folds=3, trials=4, objective="val_score", parameters=parameters, **keys)
+    make_worker(study, cohort=1, checkpoint_every=0).run()
+    first, second, *_ = study.trials()
+    rows = read_results(study).trials
+    assert (first.state, len(first.intermediate_values)) == (COMPLETE, 4)
+    assert second.user_attrs["attempt"] > 1  # it was paused after its first epoch, and promoted later
+    assert [len(row.epochs) for row in rows] == [len(trial.intermediate_values) for trial in study.trials()]
+    assert [row.value for row in rows] == [row.epochs[-1]["val_score"] for row in rows]
 
 
 def test_a_trial_that_is_worse_on_shared_fits_is_dropped(tmp_path: Path) -> None:
