@@ -51,7 +51,8 @@ class StudyOutlook:
         study: the study, of one objective.
 
     Attributes:
-        outlooks: after each of the trials, from the fewest that say anything; of many, after every hundredth part.
+        outlooks: after each of the trials, from the fewest that say anything; of many, after every hundredth part, and
+            after the last of the budget.
     """
 
     def __init__(self, study: StoredStudy) -> None:
@@ -77,7 +78,9 @@ class StudyOutlook:
         )
         if facts != self._facts:
             self._facts, self._rows, self._counts, self._search = facts, {}, {}, None
-        search, order = describe_search(self.study.definition, budget), [trial._trial_id for trial in ended]
+        failed = sum(trial.state == TrialState.FAIL for trial in trials)  # others do not take their place
+        search = describe_search(self.study.definition, budget.trials - failed)
+        order = [trial._trial_id for trial in ended]
         known = len(self._order)
         if search != self._search or self._order != order[:known]:
             self.outlooks, self._search, known = [], search, 0
@@ -89,7 +92,7 @@ class StudyOutlook:
 
     def _extend(self, ended: Sequence[FrozenTrial], known: int, search: Search, facts: DataFacts | None) -> None:
         """Add the outlooks after the trials that have ended since."""
-        counts = [count for count in _choose_counts(search.fewest, len(ended)) if count > known]
+        counts = [count for count in _choose_counts(search, len(ended)) if count > known]
         if not counts:
             return
         rows = [self._read(trial, facts) for trial in ended]
@@ -145,12 +148,15 @@ class StudyOutlook:
         return binomial_error(value, self._counts[share])
 
 
-def _choose_counts(fewest: int, most: int) -> Iterator[int]:
-    """Yield the numbers of trials after which the outlook is judged: each, and from 200 on in steps of a hundredth."""
-    count = fewest
+def _choose_counts(search: Search, most: int) -> Iterator[int]:
+    """Yield the numbers of trials after which the outlook is judged: each, and from 200 on in steps of a hundredth,
+    and the last of the budget.
+    """
+    count = search.fewest
     while count <= most:
         yield count
-        count += max(1, count // 100)
+        after = count + max(1, count // 100)
+        count = search.trials if count < search.trials < after else after
 
 
 def _number_repeats(rows: Sequence[tuple[Key, int]], *, learned: bool) -> Array:
@@ -165,13 +171,13 @@ def _number_repeats(rows: Sequence[tuple[Key, int]], *, learned: bool) -> Array:
     return np.array([numbers.get(key, -1) for key, _ in rows])
 
 
-def describe_search(definition: Definition, budget: Budget) -> Search:
-    """Return the plan of a study as the rule needs it."""
+def describe_search(definition: Definition, trials: int) -> Search:
+    """Return the plan of a study of that many trials as the rule needs it."""
     sampler = definition.sampler
     if definition.foreign:
-        return Search(budget.trials, count_startup_trials("tpe", {}))  # Optuna's default, for it is not recorded
+        return Search(trials, count_startup_trials("tpe", {}))  # Optuna's default, for it is not recorded
     adaptive = sampler.name != "random" if definition.learned else not SAMPLERS[sampler.name].fixed
-    return Search(budget.trials, count_startup_trials(sampler.name, sampler.options) if adaptive else None)
+    return Search(trials, count_startup_trials(sampler.name, sampler.options) if adaptive else None)
 
 
 # Noise.
@@ -212,12 +218,12 @@ def count_validation_samples(
 def explain_unsettled(outlook: Outlook | None, definition: Definition, trials: int) -> str:
     """Say in a few words why a study of that many trials has not settled."""
     if outlook is None:
-        return f"{describe_search(definition, Budget(trials=trials)).fewest} trials must have ended"
+        return f"{describe_search(definition, trials).fewest} trials must have ended"
     if math.isnan(outlook.noise):
         return (
             f"the noise of its values is not known: {NOISE_OF_MODELS if definition.configured else NOISE_OF_FUNCTIONS}"
         )
-    return outlook.describe(trials)
+    return outlook.describe()
 
 
 def refuse_unsettled(definition: Definition) -> str | None:
@@ -234,7 +240,7 @@ def refuse_unsettled(definition: Definition) -> str | None:
 
 def explain_short_budget(definition: Definition, budget: Budget) -> str | None:
     """Return why a study has too few trials to settle, and how many it needs, in a line; None if it has enough."""
-    fewest = describe_search(definition, budget).fewest
+    fewest = describe_search(definition, budget.trials).fewest
     if budget.until != SETTLED or budget.trials > fewest:
         return None
     return (

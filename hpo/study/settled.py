@@ -42,7 +42,7 @@ class Search:
     """Plan of a study that its trials are judged by.
 
     Attributes:
-        trials: the budget.
+        trials: how many can end with a value: the budget without those that have failed.
         startup: how many trials an adaptive sampler draws before it learns; None if no trial depends on others.
     """
 
@@ -64,24 +64,25 @@ class Outlook:
         best: the largest score among them.
         gain: what the rest of the budget is expected to add to it, in units of the objective; 0 or more.
         noise: standard error of a score; NaN if it is not known.
+        left: how many trials are yet to end.
     """
 
     trials: int
     best: float
     gain: float
     noise: float
+    left: int = 0
 
     @property
     def settled(self) -> bool:
         """True if going on is expected to gain less than the noise."""
         return self.gain < self.noise
 
-    def describe(self, budget: int) -> str:
-        """Return the outlook in words, in a study of that many trials."""
-        left = max(budget - self.trials, 0)
-        rest = "the last trial" if left == 1 else f"the other {left} trials"
-        verb = "is" if left == 1 else "are"
-        if not left:
+    def describe(self) -> str:
+        """Return the outlook in words."""
+        rest = "the last trial" if self.left == 1 else f"the other {self.left} trials"
+        verb = "is" if self.left == 1 else "are"
+        if not self.left:
             gain = "none is left"
         elif math.isinf(self.gain):
             gain = f"what {rest} will gain cannot be told"
@@ -100,7 +101,8 @@ def foresee(scores: Array, drawn: Array, noise: float, search: Search) -> Outloo
         search: the plan of the study.
     """
     best = float(scores.max())
-    return Outlook(len(scores), best, expect_gain(scores, drawn, search), noise)
+    left = max(search.trials - len(scores), 0)
+    return Outlook(len(scores), best, expect_gain(scores, drawn, search), noise, left)
 
 
 def expect_gain(scores: Array, drawn: Array, search: Search) -> float:
@@ -142,11 +144,12 @@ def pool_noise(scores: Array, errors: Array, repeats: Array) -> float:
     """Return the noise of the best scores: their standard error, and what training again changes, where it is known.
 
     Args:
-        scores: (N,) larger is better.
+        scores: (N,) larger is better; those that are not finite do not count.
         errors: (N,) standard errors of the scores; NaN where unknown.
         repeats: (N,) of trials that repeat a configuration with another seed a number of their own; -1 of the others.
     """
     leaders = np.argsort(-scores, kind="stable")[:LEADERS]
+    leaders = leaders[np.isfinite(scores[leaders])]
     known = errors[leaders][np.isfinite(errors[leaders])]
     squares = [float(np.median(known)) ** 2] if len(known) else []
     groups = [scores[repeats == group] for group in np.unique(repeats[repeats >= 0])]

@@ -374,7 +374,7 @@ class Study(StoredStudy):
         if deadline == STOPPED:
             return "its objective function has stopped it"
         if (settled := self._settle(attrs, budget, read)) is not None:  # the time that is left is spent on seeds
-            return f"it has settled: {settled.describe(budget.trials)}"
+            return f"it has settled: {settled.describe()}"
         if deadline is not None and time.time() >= deadline:
             return "its time is up"
         if budget.target is not None and self._reached(budget.target):
@@ -386,7 +386,7 @@ class Study(StoredStudy):
         if budget.until != SETTLED:
             return None
         outlook = self._outlook.update(read(), budget, attrs.data_facts)
-        return outlook if outlook is not None and outlook.settled and outlook.trials < budget.trials else None
+        return outlook if outlook is not None and outlook.settled and outlook.left else None
 
     def has_settled(self) -> bool:
         """Return true if the study is to end once it has settled, and has before its last trial."""

@@ -234,6 +234,20 @@ def test_one_leader_needs_no_seeds_and_a_study_that_goes_on_has_no_verdict(tmp_p
     assert Conclusion(other, lambda *_: pytest.fail("it has not settled")).conclude() == Verdict()
 
 
+def test_a_failed_trial_leaves_none_that_is_expected_to_gain(tmp_path: Path, clock: Clock) -> None:
+    made = make_study(tmp_path, until="settled", trials=24)
+    for number in range(24):
+        claim = made.claim(holder())
+        assert claim is not None
+        made.suggest_config(claim)
+        made.storage.set_trial_user_attr(claim.id, "standard_error", 0.001)
+        state, values = (TrialState.COMPLETE, [0.02 * number]) if number != 5 else (TrialState.FAIL, None)
+        made.storage.set_trial_state_values(claim.id, state, values)
+    assert made.remaining() == 0
+    (line,) = Conclusion(made, lambda *_: pytest.fail("nothing is trained")).conclude().lines
+    assert line.startswith("trial 23 leads by more than the noise")
+
+
 def test_noise_is_said_to_be_noise(tmp_path: Path, clock: Clock) -> None:
     rng = np.random.default_rng(0)
     noise = make_study(tmp_path, "noise", until="settled", trials=60, timeout="1h")

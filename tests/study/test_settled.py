@@ -10,7 +10,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import DefinitionError
 from hpo.study import Budget, Study
@@ -86,6 +86,8 @@ def test_the_noise_is_that_of_the_leaders_and_of_training_again() -> None:
     assert pool_noise(scores, unknown, twice) == pytest.approx(math.sqrt(spread))
     assert pool_noise(scores, errors, twice) == pytest.approx(math.sqrt(0.015**2 + spread))
     assert not Outlook(30, 0.9, 0.0, math.nan).settled
+    few = np.array([0.9, 0.8, -np.inf, -np.inf, -np.inf, -np.inf])  # the others were pruned, after fewer epochs
+    assert pool_noise(few, np.array([0.01, 0.02, 5.0, 5.0, 5.0, 5.0]), none) == pytest.approx(0.015)
 
 
 def test_the_best_of_equal_configurations_leads_by_chance_as_often_as_is_said() -> None:
@@ -164,6 +166,34 @@ def test_its_own_standard_error_counts_before_that_of_the_samples(tmp_path: Path
         again = StudyOutlook(study)
         again.update(study.trials(), study.budget, None)
         assert again.outlooks[-1].noise == pytest.approx(0.003, abs=2e-4)
+
+
+def ended(count: int, failed: int = 0) -> list[FrozenTrial]:
+    """Trials whose values are far apart, the last of which have failed."""
+    found = []
+    for place in range(count):
+        state = TrialState.COMPLETE if place < count - failed else TrialState.FAIL
+        trial = optuna.trial.create_trial(
+            state=state,
+            value=-float(place) if state == TrialState.COMPLETE else None,
+            params={"x": float(place)},
+            distributions={"x": FloatDistribution(0, count)},
+            user_attrs={"standard_error": 1e-6},
+        )
+        trial.number = trial._trial_id = place
+        found.append(trial)
+    return found
+
+
+@pytest.mark.parametrize(("count", "failed"), [(40, 0), (40, 1), (221, 0), (500, 3)])
+def test_after_its_last_trial_there_is_nothing_to_gain(tmp_path: Path, count: int, failed: int) -> None:
+    outlook, budget = StudyOutlook(function_study(tmp_path)), Budget(trials=count)
+    last = outlook.update(ended(count), Budget(trials=count + 1), None)
+    assert last is not None
+    assert (last.settled, last.left > 0) == (False, True)
+    last = outlook.update(ended(count, failed), budget, None)
+    assert last is not None
+    assert (last.trials, last.settled, last.left) == (count - failed, True, 0)
 
 
 def test_the_question_costs_no_statement(tmp_path: Path) -> None:

@@ -35,8 +35,7 @@ def settled_chapter(results: Results) -> Chapter | None:
     if (null := explain_null_result(results)) is not None:
         blocks.append(Note("warning", sentence(null.claim).removesuffix("."), sentence(null.reason)))
     settled = results.settled
-    early = settled is not None and settled.trials < results.budget.trials
-    text = _settled_text(results, settled, asked=asked) if settled and early else _unsettled_text(results, last)
+    text = _settled_text(results, settled, asked=asked) if settled and settled.left else _unsettled_text(results, last)
     return _make_chapter([*blocks, Text(text), _outlook_table(results), Text(EXPLANATION, quiet=True)])
 
 
@@ -50,12 +49,12 @@ def _explain(results: Results, outlook: Outlook | None) -> str:
 
 def _settled_text(results: Results, settled: Outlook, *, asked: bool) -> str:
     """Say when the study settled, and what the trials since then have gained."""
-    metric, left = results.objective.metric, results.budget.trials - settled.trials
+    metric = results.objective.metric
     after = f"after {count_text(settled.trials)} of {number_of(results.budget.trials, 'trial')}"
     start = f"The study settled {after}" if asked else f"With {KEY} the study would have ended {after}"
     text = (
-        f"{start}: the other {count_text(left)} were expected to gain {gain_text(metric, settled.gain)}, less than "
-        f"the noise, {gain_text(metric, settled.noise)}."
+        f"{start}: the other {count_text(settled.left)} were expected to gain {gain_text(metric, settled.gain)}, less "
+        f"than the noise, {gain_text(metric, settled.noise)}."
     )
     since = results.counts["COMPLETE"] + results.counts["PRUNED"] - settled.trials
     if since <= 0 or results.best is None or results.best.value is None:
