@@ -197,14 +197,6 @@ class StudyCallback(Callback):
         except NOT_OURS:
             trial.lost = True
 
-    def best_values(self, trial: RunningTrial) -> dict[int, float]:
-        """Return the objective of each fit of a trial at the trial's best epoch, by the fit's number."""
-        joint, metric = trial.joint, self.study.definition.objectives[0].metric
-        if joint is None or joint.member.best is None:
-            return {}
-        rows = joint.fit_rows(joint.member.history.index(joint.member.best))
-        return {number: row[metric] for number, row in rows.items() if metric in row}
-
     def _store(self, trial: RunningTrial, member: Member, metrics: Metrics) -> None:
         """Record an epoch, and report it to Optuna."""
         self._record(trial, member, metrics)

@@ -129,7 +129,8 @@ class FitTrainer:
     ) -> list[RunningTrial]:
         """Return the trials that earn more fits; end the others."""
         going = [trial for trial in trials if not _joint(trial).told and _joint(trial).member.stopped in ENDS]
-        values = {trial.claim.number: study_callback.best_values(trial) for trial in going}
+        metric = self._study.definition.objectives[0].metric
+        values = {trial.claim.number: _joint(trial).best_values(metric) for trial in going}
         earned = []
         for trial in going:
             joint = _joint(trial)

@@ -22,7 +22,7 @@ from hpo.storage.leased_storage import TellRequest
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
-from hpo.study.attributes import FITS, RACED, STANDARD_ERROR, VALUE_FROM
+from hpo.study.attributes import FIT_RETURNS, FITS, RACED, STANDARD_ERROR, VALUE_FROM
 from hpo.study.constraints import INFEASIBLE, compute_violations
 from hpo.study.files.study_files import StudyFiles
 from hpo.study.standard_error import standard_error
@@ -277,11 +277,12 @@ class TrialRecorder:
         if joint is None:
             return {}
         attrs: dict[str, object] = {FITS: len(joint.fits), **({RACED: trial.dropped} if trial.dropped else {})}
-        if result.best is not None:
-            rows, metric = joint.fit_rows(result.history.index(result.best)), self._objectives[0]
-            values = [(fit, rows[fit.number][metric]) for fit in joint.fits if metric in rows.get(fit.number, {})]
-            if (error := standard_error(values, joint.ratio)) is not None:
-                attrs[STANDARD_ERROR] = error
+        values = joint.best_values(self._objectives[0])
+        of_fits = [(fit, values[fit.number]) for fit in joint.fits if fit.number in values]
+        if (error := standard_error(of_fits, joint.ratio)) is not None:
+            attrs[STANDARD_ERROR] = error
+        if self._objectives[0] in result.returned:
+            attrs[FIT_RETURNS] = {str(number): value for number, value in values.items()}
         return attrs
 
     @property

@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "DEADLINE",
     "DEFINITION",
     "FITS",
+    "FIT_RETURNS",
     "RACED",
     "SLOTS",
     "SPLIT_NUMBER",
@@ -41,6 +42,7 @@ __all__ = [
     "VALUE_FROM",
     "StudyAttributes",
     "explain_error",
+    "read_fit_returns",
     "read_number",
     "read_origin",
     "read_standard_error",
@@ -53,6 +55,7 @@ DEFINITION, BUDGET, DEADLINE, SLOTS = "hpo:definition", "hpo:budget", "hpo:deadl
 DATA_FACTS = "hpo:data_facts"
 log = logging.getLogger("hpo.study")
 FITS = "fits"  # of a trial of several fits: how many its value is the mean of
+FIT_RETURNS = "fit_returns"  # of such a trial of a loop that returned its value: what each fit has returned
 STAGE_EPOCHS = (
     "stage_epochs"  # of a trial that has earned further fits: epochs of those before, the most of a later row
 )
@@ -252,6 +255,14 @@ def read_text(attrs: Mapping[str, Any], key: str) -> str | None:
     """Return a text, or the beginning of a long one, or of another value as a text; None if it is missing."""
     value = attrs.get(key)
     return None if value is None else str(value)[:LONGEST]
+
+
+def read_fit_returns(attrs: Mapping[str, Any], fits: Iterable[int]) -> dict[int, float]:
+    """Return the first objective as a loop returned it for each of these fits, by their numbers; none where it did not,
+    or it cannot be read.
+    """
+    table = read_table(attrs, FIT_RETURNS)
+    return {fit: value for fit in fits if (value := read_number(table, str(fit))) is not None}
 
 
 def read_origin(attrs: Mapping[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from hpo.config.resampling import Resampling
 from hpo.storage.study_storage import EpochMetrics
-from hpo.study.attributes import read_whole
+from hpo.study.attributes import read_fit_returns, read_whole
 from hpo.study.fit_pruner import FitPruner
 
 if TYPE_CHECKING:
@@ -136,15 +136,16 @@ class Race:
 
         Args:
             number: of the trial.
-            values: at its best epoch, by fit.
+            values: those that its own is the mean of, by fit.
             mates: those of the others that have come as far with it, by number.
         """
         rivals = {each: those for each, those in mates.items() if each != number}
         if (best := self._incumbent(number)) is not None:
             trial = self._study.best()
-            epoch = None if trial is None else read_whole(trial.user_attrs, "best_epoch")
+            attrs = {} if trial is None else trial.user_attrs
+            epoch = read_whole(attrs, "best_epoch")
             rows = {fit: [row for row in curve if row.get("epoch") == epoch] for fit, curve in best[1].items()}
-            rivals[best[0]] = self._values(rows, 0)
+            rivals[best[0]] = {**self._values(rows, 0), **read_fit_returns(attrs, rows)}
         return self._compare(values, rivals, least=True)
 
     def _compare(self, values: Values, rivals: Mapping[int, Values], *, least: bool = False) -> Loss | None:

@@ -192,6 +192,14 @@ class JointTrial:
         """Return the rows at a position of the trial's history by fit."""
         return {number: curve[position] for number, curve in sorted(self.curves.items()) if len(curve) > position}
 
+    def best_values(self, metric: str) -> dict[int, float]:
+        """Return a metric of each fit, by its number, as the trial's is their mean: returned, or at its best epoch."""
+        member, ended = self.member, self.results
+        if metric in member.returned:
+            return {fit.number: ended[fit.number].returned[metric] for fit in self.fits if fit.number in ended}
+        rows = {} if member.best is None else self.fit_rows(member.history.index(member.best))
+        return {number: row[metric] for number, row in rows.items() if metric in row}
+
     def stop_fits(self) -> None:
         """Stop the fits in training once the trial has ended."""
         if (reason := self.member.stopped) is not None:
@@ -203,6 +211,7 @@ class JointTrial:
         self.fits, self.limit = fits, len(self.member.history)
         self.member.history, self.member.steps = [], []
         self.member.best_epoch, self.member.stopped = None, None
+        self.member.origin, self.member.returned = "best epoch", {}
         self.silent, self.judged, self.fresh = self.silent or self.started, False, False
 
     def take_last(self) -> None:

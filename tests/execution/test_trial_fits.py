@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import torch
 from optuna.trial import TrialState
 from torch import nn
 
@@ -31,6 +32,7 @@ from hpo.report.data.results import read_results
 from hpo.report.data.sample_scores import read_sample_scores
 from hpo.report.data.summary import study_summary
 from hpo.report.data.trial_table import shown_trials, trial_table
+from hpo.report.stats.trial_stats import fit_values
 from hpo.storage.tables import FITS, LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles, list_local_weights
@@ -321,6 +323,39 @@ def test_a_loop_of_ones_own_gets_more_fits_while_its_trial_may_be_the_best(tmp_p
     assert (good.state, len(good.fits), len(good.epochs)) == ("COMPLETE", 10, 3)
     assert (bad.state, len(bad.fits)) == ("PRUNED", 3)
     assert good.value == pytest.approx(statistics.fmean(rows[-1]["val_score"] for rows in good.fits.values()))
+
+
+def test_what_a_loop_returns_counts_before_what_it_reports(tmp_path: Path) -> None:
+    @hpo.training_loop(
+        "of_returns", parameters=Mine, uses=["epochs", "learning_rate"], reports={"val_score": "maximize"}
+    )
+    def of_returns(trial: hpo.Trial) -> float:
+        rate = trial.config.learning_rate
+        for _ in trial.epochs():
+            trial.report(val_score=-rate)
+        return rate + 1e-3 * int((trial.data.y_val * torch.arange(len(trial.data.y_val))).sum()) / 100
+
+    parameters = {"model": "of_returns", "epochs": 2, "learning_rate": [9.0, 1.0]}
+    keys = {"folds": 5, "intensify": True, "sampler": "grid", "objective": "val_score"}
+    study = make(tmp_path, parameters=parameters, **keys)
+    make_worker(study, cohort=1).run()
+    results = read_results(study)
+    good, bad = results.trials
+    returned = fit_values(results, good)
+    assert (good.state, good.value_from, sorted(returned)) == ("COMPLETE", "returned", list(range(5)))
+    assert good.value == pytest.approx(statistics.fmean(returned.values()))
+    assert good.standard_error == pytest.approx(statistics.stdev(returned.values()) / math.sqrt(5)) != 0
+    assert study_summary(results)["best"]["fits"] == {str(fit): value for fit, value in returned.items()}
+    # By its reports it would be the better one.
+    assert (bad.state, sorted(bad.fits)) == ("PRUNED", [0, 1, 2])
+    assert bad.value == pytest.approx(statistics.fmean(fit_values(results, bad).values()))
+
+
+def test_a_trial_with_further_fits_does_not_keep_what_the_first_ones_returned() -> None:
+    member = Member(TrialConfig(), 0, history=[{"epoch": 1}], origin="returned", returned={"val_score": 0.9})
+    trial = JointTrial(member.config, member, TrainSettings(), loop=True, fits=Resampling(seeds=3).fits)
+    trial.extend(Resampling(seeds=6).fits)
+    assert (member.origin, member.returned, trial.best_values("val_score")) == ("best epoch", {}, {})
 
 
 def test_a_damaged_row_of_fits_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,6 +30,7 @@ from hpo.study.attributes import (
     RACED,
     STANDARD_ERROR,
     TRIAL_SEED,
+    read_fit_returns,
     read_number,
     read_origin,
     read_table,
@@ -75,6 +76,8 @@ class TrialRow:
         recorded: Optuna's parameters as they are stored, among them None and lists, which are texts in `params`.
         fits: metrics of every epoch of each of its fits, by the fit's number; empty for a trial of one fit, whose are
             `epochs`.
+        fit_returns: its first objective as a loop of the user's own returned it for each fit, by the fit's number;
+            empty where its values are of an epoch.
         standard_error: of its first objective's value, the mean over its fits; None for a trial of one.
         raced: by which trial it was dropped on their shared fits; None for any other.
         value_from: of a training loop's trial, where its values come from (`best epoch`, `last report`, `returned`);
@@ -100,6 +103,7 @@ class TrialRow:
     recorded: Mapping[str, Any] = field(default_factory=dict)
     value_from: str | None = None
     fits: Mapping[int, Sequence[EpochMetrics]] = field(default_factory=dict)
+    fit_returns: Mapping[int, float] = field(default_factory=dict)
     standard_error: float | None = None
     raced: str | None = None
     seed: int | None = None
@@ -371,6 +375,7 @@ def _make_row(
         recorded=trial.params,
         value_from=read_origin(attrs),
         fits=fits,
+        fit_returns=read_fit_returns(attrs, fits),
         standard_error=read_number(attrs, STANDARD_ERROR),
         raced=read_text(attrs, RACED),
     )

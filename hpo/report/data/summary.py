@@ -31,8 +31,8 @@ def study_summary(results: Results) -> dict[str, Any]:
 
     A trial has `number`, `state`, `values` (by metric), `config` (the parameters that have an effect, or None),
     `params`, `best_epoch`, `value_from`, `epochs_done`, `seconds`, `parameter_count`, `failure`, `message`; in studies
-    of several fits a trial also `standard_error`, `fits` (the first objective of each at the best epoch, by the fit's
-    number from 0) and `raced` (by which trial it was dropped, in words; or None).
+    of several fits a trial also `standard_error`, `fits` (the first objective of each at the best epoch, or as
+    its loop returned it, by the fit's number from 0) and `raced` (by which trial it was dropped, in words; or None).
     """
     summary: dict[str, Any] = finite(
         {
@@ -105,7 +105,7 @@ def _fits_json(results: Results, row: TrialRow) -> dict[str, Any]:
         return {}
     metric = results.objective.metric
     at_best = {fit: next((e for e in rows if e.get("epoch") == row.best_epoch), {}) for fit, rows in row.fits.items()}
-    values = {str(fit): epoch.get(metric) for fit, epoch in sorted(at_best.items())}
+    values = {str(fit): row.fit_returns.get(fit, epoch.get(metric)) for fit, epoch in sorted(at_best.items())}
     return {"standard_error": row.standard_error, "fits": values, "raced": row.raced}
 
 

@@ -113,8 +113,12 @@ def own_error(results: Results) -> float | None:
 
 
 def fit_values(results: Results, row: TrialRow) -> dict[int, float]:
-    """Return the first objective of each fit of a trial at the trial's best epoch, by the fit's number."""
-    metric, found = results.objective.metric, {}
+    """Return the first objective of each fit of a trial, as its loop returned it or at the trial's best epoch, by the
+    fit's number.
+    """
+    if row.fit_returns:
+        return dict(row.fit_returns)
+    metric, found = results.objective.metric, dict[int, float]()
     for number, epochs in row.fits.items():
         at_best = next((epoch for epoch in epochs if epoch.get("epoch") == row.best_epoch), {})
         if metric in at_best and math.isfinite(at_best[metric]):
