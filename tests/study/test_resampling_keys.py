@@ -97,6 +97,22 @@ def test_a_definition_of_before_is_one_without_resampling() -> None:
             {"folds": 3, "pruner": "wilcoxon", "resplit": "per_trial"},
             "pruner 'wilcoxon': compares trials on",
         ),
+        (
+            {"folds": 3, "intensify": True, "parameters": {"split_seed": [1, 2]}},
+            "intensify = true: compares trials on the same splits, and [parameters] split_seed gives them others",
+        ),
+        (
+            {"folds": 3, "pruner": "wilcoxon", "parameters": {"seed": {"low": 0, "high": 9}}},
+            "pruner 'wilcoxon': compares trials on the same splits, and [parameters] seed gives them others",
+        ),
+        (
+            {"holdout": 3, "intensify": True, "parameters": {"validation": [0.1, 0.2]}},
+            "intensify = true: compares trials on the same splits, and [parameters] validation gives them others",
+        ),
+        (
+            {"seeds": 2, "intensify": True, "parameters": {"validation": [0.1, 0.2]}},
+            "intensify = true: compares trials on the same splits, and [parameters] validation gives",
+        ),
         ({"seeds": 2, "parameters": {"init_seed": 1, "order_seed": [2, 3]}}, "seeds = 2: all would train alike, for"),
         ({"folds": {"by": "group"}}, "folds = 5 by group: by which column? name it in the data set"),
     ],
@@ -112,6 +128,18 @@ def test_folds_need_validation_of_nothing_else_and_several_objectives_are_fine()
     assert parsed(folds=3, sampler="nsga2", objective=["val_accuracy", "parameter_count"]).fits[2].number == 2
     with pytest.raises(RequestError, match="validation = 0: leaves no samples"):
         parsed(holdout=3, parameters={"validation": 0})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"folds": 3, "parameters": {"seed": [1, 2], "split_seed": 7}},
+        {"folds": 3, "parameters": {"seed": 5}},
+        {"holdout": 3, "parameters": {"validation": 0.2}},
+    ],
+)
+def test_trials_that_race_have_the_same_splits(keys: dict[str, Any]) -> None:
+    assert parsed(intensify=True, **keys).resampling is not None
 
 
 def test_options_are_blamed_by_their_names() -> None:

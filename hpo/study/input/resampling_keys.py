@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from hpo.config import registry
@@ -10,6 +10,7 @@ from hpo.config.resampling import DivisionRule, Resampling, Resplit
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, DatasetSource
 from hpo.errors import DefinitionError, describe_unknown
+from hpo.space.domains import Constant, Domain
 from hpo.study.definition import Definition
 from hpo.study.input.key_values import get_flag
 from hpo.utils.documents import parse_toml
@@ -30,6 +31,7 @@ def parse_resampling(
     table: Mapping[str, Any],
     dataset: DatasetReference,
     literals: Mapping[str, Any],
+    domains: Mapping[str, Sequence[Domain]],
     pruner: str = "none",
     objectives: int = 1,
 ) -> tuple[Resampling | None, Resplit]:
@@ -40,7 +42,8 @@ def parse_resampling(
     Args:
         table: the keys of a study file.
         dataset: of the study.
-        literals: the domains of its parameters.
+        literals: the domains of its parameters, as they are given.
+        domains: those of its space.
         pruner: the name of its pruner.
         objectives: how many it has.
 
@@ -57,7 +60,8 @@ def parse_resampling(
     places |= {f"[baseline] {name}": name for name in (baseline if isinstance(baseline, Mapping) else ())}
     places |= {f"dataset, {name}": name for name in dataset.parameters if name not in literals}
     _check_parameters(chosen, resplit, places)
-    _check_racing(chosen, resplit, pruner, objectives)
+    if (racing := _check_racing(chosen, resplit, pruner, objectives)) is not None:
+        _check_same_splits(racing, chosen, dataset, domains)
     _check_data(chosen, resplit, dataset)
     return (None if chosen == Resampling() else chosen), resplit
 
@@ -99,8 +103,12 @@ def _check_parameters(chosen: Resampling, resplit: Resplit, places: Mapping[str,
         )
 
 
-def _check_racing(chosen: Resampling, resplit: Resplit, pruner: str, objectives: int) -> None:
-    """Refuse to compare trials fit by fit if each has one fit, splits of its own, or more than one value."""
+def _check_racing(chosen: Resampling, resplit: Resplit, pruner: str, objectives: int) -> str | None:
+    """Refuse to compare trials fit by fit if each has one fit, splits of its own, or more than one value.
+
+    Returns:
+        The key by which they are compared, as a study file has it; None without one.
+    """
     if chosen.intensify and objectives > 1:
         raise DefinitionError(
             f"intensify = true: needs a single objective, by which trials are dropped, but the study has {objectives}; "
@@ -117,6 +125,29 @@ def _check_racing(chosen: Resampling, resplit: Resplit, pruner: str, objectives:
             f"{racing}: compares trials on the same splits, and resplit = 'per_trial' gives each its own; "
             "remove one of them"
         )
+    return racing
+
+
+def _check_same_splits(
+    racing: str, chosen: Resampling, dataset: DatasetReference, domains: Mapping[str, Sequence[Domain]]
+) -> None:
+    """Refuse parameters by which trials that are compared fit by fit would have other splits."""
+    source = dataset.source or DatasetSource()
+    if dataset.name == registry.NO_DATA or (chosen.division is None and isinstance(source.validation, str)):
+        return  # there is nothing to split
+    own = [domain.value for domain in domains.get("split_seed", ()) if isinstance(domain, Constant)]
+    seeds = ["split_seed"] if own and own != [None] else ["split_seed", "seed"]
+    for name in [*(seeds if source.time is None else []), *(["validation"] if chosen.folds is None else [])]:
+        if name in domains and not _is_constant(domains[name]):
+            raise DefinitionError(
+                f"{racing}: compares trials on the same splits, and [parameters] {name} gives them others; give "
+                f"{'split_seed' if name == 'seed' else 'it'} one value"
+            )
+
+
+def _is_constant(domains: Sequence[Domain]) -> bool:
+    """Return whether a parameter has one value in all trials."""
+    return len(domains) == 1 and isinstance(domains[0], Constant) and not domains[0].condition.tests
 
 
 def _check_data(chosen: Resampling, resplit: Resplit, dataset: DatasetReference) -> None:

@@ -141,7 +141,7 @@ def parse_definition(
     metrics |= {constraint.metric: f"constraints: '{constraint.text}'" for constraint in constraints}
     metrics |= {objective.metric: f"objective = '{objective.metric}'" for objective in objectives}
     check_objective_metrics(metrics, space.models, declarations, task)
-    resampling, resplit = parse_resampling(table, dataset, literals, pruner.name, len(objectives))
+    resampling, resplit = parse_resampling(table, dataset, literals, space.domains, pruner.name, len(objectives))
     if resampling is None or resampling.folds is None:
         _check_validation(space, objectives)
     baseline = _with_prefix("[baseline]", lambda: _parse_baseline(table, space, declarations))
