@@ -6,9 +6,11 @@ import json
 import logging
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -243,6 +245,28 @@ def test_what_belongs_to_another_storage_is_never_touched(tmp_path: Path) -> Non
         assert all(each.stays for each in foreign)
         assert [each.path.name for each in found if not each.stays] == ["0.pt"]
     assert list_local_weights(study)[0] != list_local_weights(other)[0]
+
+
+def test_a_copy_by_another_tool_has_the_checkpoints_of_all_fits_and_files_of_its_own(
+    tmp_path: Path,
+) -> None:
+    study = make_study(tmp_path)
+    files = StudyFiles(study)
+    mine = files.checkpoint(0, 2).parent / "fit-1" / ".cache" / "notes.txt"
+    for path in (files.checkpoint(0), files.checkpoint(0, 2), mine):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    (tmp_path / "copy").mkdir()
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as source:
+        source.execute("VACUUM INTO ?", [str(tmp_path / "copy" / "studies.db")])
+    copied = StudyFiles(Study(StudyStorage(sqlite_url(tmp_path / "copy")), study.name))
+    assert copied.key != files.key
+    folder, original = copied.folder("checkpoints"), files.folder("checkpoints")
+    assert {each.relative_to(folder) for each in folder.rglob("*")} == {
+        each.relative_to(original) for each in original.rglob("*")
+    }
+    (folder / mine.relative_to(original)).write_text("changed in place by the loop")
+    assert mine.read_text() == "notes.txt"
 
 
 def test_a_folder_that_does_not_say_whose_it_is_stays_unless_asked_for(tmp_path: Path) -> None:

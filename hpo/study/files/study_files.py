@@ -249,20 +249,34 @@ def _draw_key_anew(study: Study, key: str) -> str:
     for kind in KINDS:
         source, to = study_path(kind, study.name, key), make_study_folder(kind, study.name, new, study.storage.url)
         link_files((path, to / path.name) for path in source.glob("[!.]*") if path.is_file() and path.name != MARKER)
+        link_files(_pair_inner_files(source, to), copy=True)  # a loop may change its own files
     study.replace_key(key, new)
     log.warning("study %s: was copied from another database, whose files it does not share any more", study.name)
     return str(study_key(study))  # of several workers, that of the first
 
 
-def link_files(pairs: Iterable[tuple[Path, Path]]) -> None:
+def _pair_inner_files(source: Path, to: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield each file in the folders of a folder, with its place in another one."""
+    for folder, _, names in os.walk(source):
+        if Path(folder) != source:
+            paths = [Path(folder) / name for name in names]
+            yield from ((path, to / path.relative_to(source)) for path in paths if path.is_file())
+
+
+def link_files(pairs: Iterable[tuple[Path, Path]], *, copy: bool = False) -> None:
     """Link files to other paths, or copy them where there are no links; a file that is there already stays.
 
     Weights, checkpoints and artifacts are replaced as a whole, never changed. A failure is logged.
+
+    Args:
+        pairs: of a file and its other path.
+        copy: whether they may be changed, so that they are copied in any case.
     """
     for path, to in pairs:
         try:
             if not to.exists():
-                _link(path, to)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                _copy(path, to) if copy else _link(path, to)
         except OSError as error:
             log.warning("%s: not copied (%s)", path, error.strerror)
 
@@ -271,5 +285,9 @@ def _link(path: Path, to: Path) -> None:
     try:
         os.link(path, to)
     except OSError:
-        with path.open("rb") as source:
-            write_atomically(to, partial(shutil.copyfileobj, source), sync=False)
+        _copy(path, to)
+
+
+def _copy(path: Path, to: Path) -> None:
+    with path.open("rb") as source:
+        write_atomically(to, partial(shutil.copyfileobj, source), sync=False)
