@@ -229,7 +229,7 @@ class CohortTrainer:
         """Train half as many fits at once from now on; return whether that is possible."""
         if self._fits is None or self._at_once == 1:
             return False
-        self._at_once = max(1, (self._at_once or self._fits.first) // 2)
+        self._at_once = max(1, (self._fits.tried or self._at_once or self._fits.first) // 2)
         log.warning("from now on %d fits of a trial are trained at once", self._at_once)
         return True
 
@@ -275,6 +275,8 @@ class CohortTrainer:
     ) -> list[TrainResult]:
         settings = self._settings([study_callback, self._notes, *loggers], should_stop)
         with self.context.work.measure("training"):
+            for trial in trials:
+                self._note_missing(trial.claim)
             if self._fits is not None:
                 return self._fits.train(trials, settings, study_callback, self._at_once)
             data = [self.data.get(trial.config) for trial in trials]
@@ -307,10 +309,16 @@ class CohortTrainer:
 
     # Checkpoints.
 
+    def _note_missing(self, claim: ClaimedTrial) -> None:
+        """Log that a trial which was begun before begins anew, for none of its fits has a checkpoint."""
+        files, fits = self.context.files, [fit.number for fit in self.context.study.definition.fits]
+        places = (place(claim.number, fit) for fit in fits for place in (files.checkpoint, files.previous_checkpoint))
+        if claim.attempt > 1 and not any(path.exists() for path in places):
+            path = self._checkpoint_path(claim)
+            log.warning("trial %d begins anew: there is no checkpoint %s", claim.number, path)
+
     def _checkpoint_spec(self, claim: ClaimedTrial, path: Path) -> CheckpointSpec:
         study = self.context.study
-        if claim.attempt > 1 and not path.exists() and path == self._checkpoint_path(claim):
-            log.warning("trial %d begins anew: there is no checkpoint %s", claim.number, path)
         return CheckpointSpec(
             path,
             resume=path.exists(),

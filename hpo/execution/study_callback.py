@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 import optuna
@@ -96,7 +97,7 @@ class StudyCallback(Callback):
     def on_start(self, member: Member) -> None:
         """Bring the stored epochs to where the trial starts: all earlier ones, and none of the later ones."""
         trial = self.trials[member.number]
-        if self._infeasible(member):
+        if self.is_infeasible(member):
             member.stop("pruned")  # its constraints are violated before the first step
         again, trial.started = trial.started or trial.claim.attempt > 1, True
         if again:
@@ -104,11 +105,13 @@ class StudyCallback(Callback):
                 self._resume(trial, member)
             except NOT_OURS:
                 self._mark_lost(trial, member)
-        if trial.claim.taken_over and member.resumable and member.history and self.study.pauses:
+        judged = trial.joint is None or trial.joint.judged
+        if trial.claim.taken_over and member.resumable and member.history and judged and self.study.pauses:
             self.on_round([member])  # its worker may have died before it could ask
 
-    def _infeasible(self, member: Member) -> bool:
-        metrics = {"parameter_count": float(member.parameter_count)}
+    def is_infeasible(self, member: Member, row: Mapping[str, float] = MappingProxyType({})) -> bool:
+        """Return whether a trial violates a constraint by the number of its parameters, or by these metrics."""
+        metrics = {**row, "parameter_count": float(member.parameter_count)}
         return any(value > 0 for value in compute_violations(self.study.definition.constraints, metrics).values())
 
     def _resume(self, trial: RunningTrial, member: Member) -> None:
@@ -153,12 +156,21 @@ class StudyCallback(Callback):
         """Compare a trial of several fits with the others on shared fits; return whether it is dropped."""
         if trial.joint is None or not self.race.prunes:
             return None
-        curves = {each.claim.number: each.joint.curves for each in self.trials if each.joint is not None}
-        loss = self.race.judge(trial.claim.number, len(member.history) - 1, curves)
+        position = len(member.history) - 1
+        curves = {
+            each.claim.number: each.joint.curves
+            for each in self.trials
+            if each.joint is not None and (each is trial or self._may_rival(each.joint.member, position))
+        }
+        loss = self.race.judge(trial.claim.number, position, curves)
         if loss is None:
             return None
         trial.dropped = loss.text
         return "pruned"
+
+    def _may_rival(self, member: Member, position: int) -> bool:
+        """Return whether a trial keeps its constraints at a position of its history, as far as it has come."""
+        return not self.is_infeasible(member, member.history[position] if position < len(member.history) else {})
 
     @override
     def on_end(self, member: Member, outcome: TrainResult) -> None:

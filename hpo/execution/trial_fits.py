@@ -11,7 +11,7 @@ from dataclasses import replace
 from hpo.config import registry
 from hpo.config.model_size import resolve_width
 from hpo.config.resampling import Fit
-from hpo.execution.study_callback import RunningTrial, StudyCallback
+from hpo.execution.study_callback import NOT_OURS, RunningTrial, StudyCallback
 from hpo.execution.trial_links import make_link
 from hpo.study import Study
 from hpo.study.attributes import STAGE_EPOCHS, read_whole
@@ -38,6 +38,9 @@ class FitTrainer:
         study: the study.
         data: its data set, on the device.
         checkpoint: returns the options of the checkpoints of a trial's fit.
+
+    Attributes:
+        tried: how many fits were trained at the same time, the last time; 0 while there were none.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class FitTrainer:
         self._study, self._data, self._checkpoint = study, data, checkpoint
         self._fits = resampling.fits
         self._stages = count_stages(resampling)
+        self.tried = 0
 
     @property
     def first(self) -> int:
@@ -69,6 +73,7 @@ class FitTrainer:
             study_callback: the one of them that stores epochs.
             at_once: how many fits are trained at the same time at most; None is as many as there are.
         """
+        self.tried = 0
         callback = FitCallback(settings.callbacks, study_callback.on_report)
         for position, trial in enumerate(trials):
             trial.joint = self._join(trial, position, settings)
@@ -113,6 +118,7 @@ class FitTrainer:
             open_fits = [(trial, fit) for trial, fit in go if _joint(trial).member.stopped is None]
             if not open_fits:
                 continue
+            self.tried = len(open_fits)
             callback.places = [(_joint(trial), fit.number) for trial, fit in open_fits]
             for trial in running:
                 _joint(trial).expect([fit.number for each, fit in open_fits if each is trial])
@@ -131,16 +137,26 @@ class FitTrainer:
         going = [trial for trial in trials if not _joint(trial).told and _joint(trial).member.stopped in ENDS]
         metric = self._study.definition.objectives[0].metric
         values = {trial.claim.number: _joint(trial).best_values(metric) for trial in going}
+        rivals = {
+            trial.claim.number: values[trial.claim.number]
+            for trial in going
+            if not study_callback.is_infeasible(_joint(trial).member, _joint(trial).member.final_metrics)
+        }
         earned = []
         for trial in going:
             joint = _joint(trial)
-            loss = study_callback.race.judge_stage(trial.claim.number, values[trial.claim.number], values)
+            loss = study_callback.race.judge_stage(trial.claim.number, values[trial.claim.number], rivals)
             if loss is None:
                 count = next(count for count in self._stages if count > len(joint.fits))
                 joint.extend(self._fits[:count])
                 joint.last = count == len(self._fits)
-                self._study.storage.set_trial_user_attr(trial.claim.id, STAGE_EPOCHS, joint.limit)
-                earned.append(trial)
+                try:
+                    self._study.storage.set_trial_user_attr(trial.claim.id, STAGE_EPOCHS, joint.limit)
+                except NOT_OURS:  # the others go on
+                    trial.lost, joint.member.stopped = True, "interrupted"
+                    callback.tell(joint)
+                else:
+                    earned.append(trial)
                 continue
             log.info("trial %d is dropped after %d of %d fits: %s", trial.claim.number, len(joint.fits),
                      len(self._fits), loss.text)  # fmt: skip

@@ -132,6 +132,11 @@ class Member:
         return next((row for row in self.history if row["epoch"] == self.best_epoch), None)
 
     @property
+    def final_metrics(self) -> Metrics:
+        """The metrics that its values are of: those of its best epoch, and what its loop returned."""
+        return {**(self.best or {}), **self.returned}
+
+    @property
     def train_seconds(self) -> float:
         """Seconds of training and validation so far, to the end of the last whole epoch."""
         return self.history[-1]["seconds"] if self.history else 0.0

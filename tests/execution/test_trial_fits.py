@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import statistics
 import subprocess
@@ -14,17 +15,15 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-import torch
 from optuna.trial import TrialState
-from torch import nn
 
-import hpo
 from hpo.config.resampling import Resampling
 from hpo.config.trial_config import TrialConfig
-from hpo.errors import DefinitionError, OutOfMemoryError, RequestError
+from hpo.errors import DefinitionError, LeaseLostError, OutOfMemoryError, RequestError
 from hpo.execution import trial_fits
 from hpo.execution.reproduce import reproduce
 from hpo.execution.restore import restore
+from hpo.execution.study_callback import RunningTrial, StudyCallback
 from hpo.report.chapters.blocks import Text
 from hpo.report.chapters.cost import estimate_pruning_savings
 from hpo.report.chapters.racing import racing_chapter
@@ -32,9 +31,10 @@ from hpo.report.data.results import read_results
 from hpo.report.data.sample_scores import read_sample_scores
 from hpo.report.data.summary import study_summary
 from hpo.report.data.trial_table import shown_trials, trial_table
-from hpo.report.stats.trial_stats import fit_values
 from hpo.storage.tables import FITS, LEASES
+from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import Study, StudyStorage
+from hpo.study.attributes import STAGE_EPOCHS
 from hpo.study.files.study_files import StudyFiles, list_local_weights
 from hpo.study.input.study_file import parse_definition
 from hpo.study.racing import compare_fits, count_stages
@@ -43,8 +43,7 @@ from hpo.training.fits import JointTrial
 from hpo.training.member import Member
 from hpo.training.settings import TrainSettings
 from tests.data import small_npz
-from tests.loops import Mine
-from tests.study.helpers import new_storage, sqlite_url
+from tests.study.helpers import holder, new_storage, sqlite_url
 from tests.workers import make_worker
 
 SMALL = {"widths": "8", "epochs": 3, "batch_size": 32, "learning_rate": {"low": 1e-4, "high": 0.03, "log": True}}
@@ -196,24 +195,6 @@ def test_asha_pauses_and_promotes_all_fits_together(tmp_path: Path) -> None:
     assert all({len(fit) for fit in row.fits.values()} == {len(row.epochs)} for row in rows)
 
 
-def test_asha_pauses_and_promotes_all_fits_of_a_loop_of_ones_own(tmp_path: Path) -> None:
-    @hpo.training_loop("of_rungs", parameters=Mine, uses=["epochs", "learning_rate"], reports={"val_score": "minimize"})
-    def of_rungs(trial: hpo.Trial) -> None:
-        for epoch in trial.epochs(model=nn.Linear(1, 1)):
-            trial.report(val_score=1 / (epoch * trial.config.learning_rate))
-
-    keys: dict[str, Any] = {"pruner": {"name": "asha", "min_resource": 1, "reduction_factor": 2}, "sampler": "grid"}
-    parameters = {"model": "of_rungs", "epochs": 4, "learning_rate": [0.04, 0.03, 0.02, 0.01]}
-    study = make(tmp_path, folds=3, trials=4, objective="val_score", parameters=parameters, **keys)
-    make_worker(study, cohort=1, checkpoint_every=0).run()
-    first, second, *_ = study.trials()
-    rows = read_results(study).trials
-    assert (first.state, len(first.intermediate_values)) == (COMPLETE, 4)
-    assert second.user_attrs["attempt"] > 1  # it was paused after its first epoch, and promoted later
-    assert [len(row.epochs) for row in rows] == [len(trial.intermediate_values) for trial in study.trials()]
-    assert [row.value for row in rows] == [row.epochs[-1]["val_score"] for row in rows]
-
-
 def test_a_trial_that_is_worse_on_shared_fits_is_dropped(tmp_path: Path) -> None:
     pruner = {"name": "wilcoxon", "n_warmup_steps": 1}
     parameters = {**SMALL, "learning_rate": [0.03, 1e-6], "epochs": 4}
@@ -247,6 +228,76 @@ def test_a_trial_earns_its_later_fits(tmp_path: Path) -> None:
         [0, 1, 2],
         "worse than trial 0 on 3 shared fits (p = 0.12)",
     )
+
+
+@pytest.mark.parametrize("racing", [{"intensify": True}, {"pruner": {"name": "wilcoxon", "n_warmup_steps": 1}}])
+def test_a_trial_that_violates_a_constraint_drops_none(tmp_path: Path, racing: Mapping[str, Any]) -> None:
+    parameters = {**SMALL, "learning_rate": [0.03, 1e-6], "epochs": 4}
+    keys: dict[str, Any] = {"sampler": "grid", "objective": "val_loss", "constraints": ["val_accuracy <= 0.9"]}
+    study = make(tmp_path, folds=5, parameters=parameters, **keys, **racing)
+    make_worker(study).run()
+    violating, other = read_results(study).trials
+    assert {trial.user_attrs["cohort"] for trial in study.trials()} == {2}
+    assert (violating.state, violating.failure) == ("PRUNED", "infeasible")
+    assert (other.state, len(other.fits), len(other.epochs), other.raced) == ("COMPLETE", 5, 4, None)
+
+
+def test_a_trial_that_is_lost_as_it_earns_fits_leaves_its_cohort_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    study = make(tmp_path, folds=5, intensify=True, parameters={**SMALL, "learning_rate": [0.03, 0.02]}, sampler="grid")
+    store = study.storage.set_trial_user_attr
+
+    def refuse(trial_id: int, key: str, value: Any) -> None:
+        if key == STAGE_EPOCHS and study.storage.get_trial(trial_id).number == 0:
+            raise LeaseLostError("trial 0")
+        store(trial_id, key, value)
+
+    monkeypatch.setattr(study.storage, "set_trial_user_attr", refuse)
+    worker = make_worker(study, lease=3600)
+    worker.run()
+    assert "an error ended a cohort" not in caplog.text
+    assert "trial 0 is not this worker's any more" in caplog.text
+    assert worker.finished == {"COMPLETE": 1}
+    assert study.trials()[1].state == COMPLETE
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_trial_that_was_taken_over_in_a_later_stage_is_not_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, judged: bool
+) -> None:
+    pruner = {"name": "asha", "min_resource": 1, "reduction_factor": 2}
+    study = make(tmp_path, folds=5, intensify=True, pruner=pruner)
+    claim = study.claim(holder())
+    assert claim is not None
+    config = study.suggest_config(claim)
+    member = Member(config, 0, history=[{"epoch": 1, "val_accuracy": 0.5}], resumable=True)
+    trial = RunningTrial(replace(claim, taken_over=True, attempt=2), config)
+    trial.joint = JointTrial(config, member, TrainSettings(), judged=judged)
+    callback = StudyCallback(study, [trial], lambda *_: None, WorkRecorder())
+    asked: list[object] = []
+    monkeypatch.setattr(callback, "on_round", asked.append)
+    callback.on_start(member)
+    assert asked == ([[member]] if judged else [])
+
+
+@pytest.mark.parametrize("lost", ["every checkpoint", "the last of the first fit"])
+def test_a_trial_begins_anew_only_without_any_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, lost: str
+) -> None:
+    study = make(tmp_path, folds=3, trials=1)
+    asked = iter(range(1000))
+    make_worker(study, lambda: next(asked) > 20, checkpoint_every=0).run()
+    files = StudyFiles(study)
+    assert files.checkpoint(0).exists()
+    assert files.previous_checkpoint(0, 0).exists()
+    files.checkpoint(0).unlink()
+    if lost == "every checkpoint":
+        shutil.rmtree(files.folder("checkpoints") / "0")
+    make_worker(study).run()
+    assert study.trials()[0].user_attrs["attempt"] == 2
+    assert caplog.text.count("trial 0 begins anew") == (lost == "every checkpoint")
 
 
 def test_the_pruner_of_fits_needs_several(tmp_path: Path) -> None:
@@ -288,74 +339,25 @@ def test_fits_that_do_not_fit_into_memory_at_once_are_trained_one_after_the_othe
     assert (row.state, {len(rows) for rows in row.fits.values()}, len(row.epochs)) == ("COMPLETE", {3}, 3)
 
 
-def test_a_loop_of_ones_own_gets_each_fits_data_and_seed_in_turn(tmp_path: Path) -> None:
-    seen = []
+def test_half_of_the_fits_that_were_too_many_are_trained_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
 
-    @hpo.training_loop("of_folds", parameters=Mine, uses=["epochs"], reports={"val_score": "maximize"})
-    def of_folds(trial: hpo.Trial) -> None:
-        seen.append((len(trial.data.y_val), trial.data.y_val.sum().item(), trial.config.seed))
-        for epoch in trial.epochs():
-            trial.report(val_score=epoch * float(trial.data.y_val.float().mean()))
+    def train(configs: Any, *arguments: Any, **options: Any) -> Any:
+        sizes.append(len(configs))
+        if len(configs) > 3:
+            raise OutOfMemoryError("the device has 1 MiB")
+        return whole(configs, *arguments, **options)
 
-    parameters = {"model": "of_folds", "epochs": 2}
-    study = make(tmp_path, folds=3, seeds=2, trials=1, objective="val_score", parameters=parameters)
-    make_worker(study).run()
+    whole: Any = trial_fits.__dict__["train"]
+    monkeypatch.setattr(trial_fits, "train", train)
+    study = make(tmp_path, folds=5, repeats=3, intensify=True, trials=1)
+    make_worker(study, checkpoint_every=0).run()
+    assert sizes[:3] == [3, 3, 6]
+    assert set(sizes[3:]) == {3}
     [row] = read_results(study).trials
-    assert [samples for samples, *_ in seen] == [100] * 6
-    assert (len({seed for *_, seed in seen}), len({labels for _, labels, _ in seen}) > 1) == (2, True)
-    assert (row.state, row.epochs[-1]["epoch"]) == ("COMPLETE", 2)
-    assert row.value == pytest.approx(2 * statistics.fmean(labels / 100 for _, labels, _ in seen))
-
-
-def test_a_loop_of_ones_own_gets_more_fits_while_its_trial_may_be_the_best(tmp_path: Path) -> None:
-    @hpo.training_loop(
-        "of_stages", parameters=Mine, uses=["epochs", "learning_rate"], reports={"val_score": "maximize"}
-    )
-    def of_stages(trial: hpo.Trial) -> None:
-        for epoch in trial.epochs():
-            trial.report(val_score=epoch * trial.config.learning_rate + 1e-3 * trial.data.y_val.sum().item())
-
-    parameters = {"model": "of_stages", "epochs": 3, "learning_rate": [0.5, 0.1]}
-    keys = {"folds": 5, "repeats": 2, "intensify": True, "sampler": "grid", "objective": "val_score"}
-    study = make(tmp_path, parameters=parameters, **keys)
-    make_worker(study, cohort=1).run()
-    good, bad = read_results(study).trials
-    assert (good.state, len(good.fits), len(good.epochs)) == ("COMPLETE", 10, 3)
-    assert (bad.state, len(bad.fits)) == ("PRUNED", 3)
-    assert good.value == pytest.approx(statistics.fmean(rows[-1]["val_score"] for rows in good.fits.values()))
-
-
-def test_what_a_loop_returns_counts_before_what_it_reports(tmp_path: Path) -> None:
-    @hpo.training_loop(
-        "of_returns", parameters=Mine, uses=["epochs", "learning_rate"], reports={"val_score": "maximize"}
-    )
-    def of_returns(trial: hpo.Trial) -> float:
-        rate = trial.config.learning_rate
-        for _ in trial.epochs():
-            trial.report(val_score=-rate)
-        return rate + 1e-3 * int((trial.data.y_val * torch.arange(len(trial.data.y_val))).sum()) / 100
-
-    parameters = {"model": "of_returns", "epochs": 2, "learning_rate": [9.0, 1.0]}
-    keys = {"folds": 5, "intensify": True, "sampler": "grid", "objective": "val_score"}
-    study = make(tmp_path, parameters=parameters, **keys)
-    make_worker(study, cohort=1).run()
-    results = read_results(study)
-    good, bad = results.trials
-    returned = fit_values(results, good)
-    assert (good.state, good.value_from, sorted(returned)) == ("COMPLETE", "returned", list(range(5)))
-    assert good.value == pytest.approx(statistics.fmean(returned.values()))
-    assert good.standard_error == pytest.approx(statistics.stdev(returned.values()) / math.sqrt(5)) != 0
-    assert study_summary(results)["best"]["fits"] == {str(fit): value for fit, value in returned.items()}
-    # By its reports it would be the better one.
-    assert (bad.state, sorted(bad.fits)) == ("PRUNED", [0, 1, 2])
-    assert bad.value == pytest.approx(statistics.fmean(fit_values(results, bad).values()))
-
-
-def test_a_trial_with_further_fits_does_not_keep_what_the_first_ones_returned() -> None:
-    member = Member(TrialConfig(), 0, history=[{"epoch": 1}], origin="returned", returned={"val_score": 0.9})
-    trial = JointTrial(member.config, member, TrainSettings(), loop=True, fits=Resampling(seeds=3).fits)
-    trial.extend(Resampling(seeds=6).fits)
-    assert (member.origin, member.returned, trial.best_values("val_score")) == ("best epoch", {}, {})
+    assert (row.state, len(row.fits)) == ("COMPLETE", 15)
 
 
 def test_a_damaged_row_of_fits_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
