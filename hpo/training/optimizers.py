@@ -57,7 +57,7 @@ def find_head(module: nn.Module) -> set[nn.Parameter]:
 
 
 def group_by_depth(module: nn.Module) -> dict[int, list[nn.Parameter]]:
-    """Return the parameters that are trained, in the order of their layers, by how many layers they lie below the head."""
+    """Return the trained parameters, in the order of their layers, by how many layers they lie below the head."""
     groups: dict[int, list[nn.Parameter]] = {}
     head, layers = find_head(module), weight_layers(module)
     for below, layer in zip(reversed(range(len(layers))), layers, strict=True):
