@@ -261,6 +261,17 @@ def test_nor_do_they_in_a_loop(monkeypatch):
         assert torch.equal(member.best_weights[f"1.spare.{name}"], weight)
 
 
+@pytest.mark.usefixtures("always_gains")
+def test_a_dropout_that_drops_nothing_yet_keeps_no_model_out_of_a_stack(monkeypatch):
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("own_drops", uses=["dropout"])(
+        lambda config, shape, classes: nn.Sequential(
+            nn.Dropout(config.dropout), nn.Linear(shape[0], shape[0]), nn.Dropout(0.1), nn.Linear(shape[0], classes)
+        )
+    )
+    assert why_alone(config(model="own_drops", widths=None), data(own())) is None
+
+
 @pytest.mark.usefixtures("in_float64")
 def test_the_check_compares_the_stack_that_will_train(monkeypatch):
     modules = [sequence(0.3), sequence(0.5)]

@@ -33,7 +33,7 @@ from hpo.training.stacked.gain import Clock, Timing, change_seed, measure_gain
 from hpo.training.stacked.member_functions import Given, member_functions
 from hpo.training.stacked.modules import StackedModules, is_normalised
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
-from hpo.training.stacked.structure import attributes_of, structure_of
+from hpo.training.stacked.structure import attributes_of, number_structures, structure_of
 from hpo.training.stacked.user_values import name_change, read_user_values
 from hpo.utils.text import shorten, summarize_error
 
@@ -112,20 +112,19 @@ def _check(config: TrialConfig, module: nn.Module, data: Data, clock: Clock | No
     modules, changed = _build_all(builds, [registry.models.get(config.model).load()])
     if changed is not None:
         return f"its function changes {changed} as it builds a model"
-    structure = structure_of(module)
-    alike = [change for number, change in enumerate(changes, 1) if _has_structure(modules.get(number), structure)]
+    alike = [change for number, change in enumerate(changes, 1) if _stacks_with(module, modules.get(number))]
     joint = other.model_copy(update={name: value for change in alike for name, value in change.items()})
     builds = [builds[0], partial(build_model, joint, data.shape, data.classes)]
     pair, _ = _build_all(builds, [])
-    if not _has_structure(pair.get(1), structure):
+    if not _stacks_with(module, pair.get(1)):
         builds[1] = partial(build_model, other, data.shape, data.classes)
         pair[1] = builds[1]()
     x, y = _first_batch(config, data)
     return why_modules_alone([*pair.values()], x, data.shape, builds) or _why_slower(config, data, x, y, clock)
 
 
-def _has_structure(module: nn.Module | None, structure: Hashable) -> bool:
-    return module is not None and structure_of(module) == structure
+def _stacks_with(first: nn.Module, other: nn.Module | None) -> bool:
+    return other is not None and number_structures([first, other]) == [0, 0]
 
 
 @contain_user_code()
