@@ -11,8 +11,8 @@ import numpy as np
 import sqlalchemy as sa
 
 from hpo.storage.optimize_leases import OptimizeStorage
-from hpo.storage.stored_values import FIT, UnreadableError, parse_fits, parse_metrics
-from hpo.storage.tables import EPOCHS, FITS, INTERMEDIATE_VALUES, SAMPLES, SPLITS, STEPS
+from hpo.storage.stored_values import FIT, RUNG, UnreadableError, parse_fits, parse_metrics
+from hpo.storage.tables import EPOCHS, FITS, INTERMEDIATE_VALUES, SAMPLES, SPLITS, STEPS, TRIAL_SYSTEM_ATTRS
 from hpo.storage.transient_errors import Result, with_retries
 
 __all__ = ["EpochMetrics", "EpochSteps", "ReportStorage"]
@@ -162,19 +162,28 @@ class ReportStorage(OptimizeStorage):
     def discard_reports(self, trial_id: int, after: int) -> None:
         """Delete what a trial of this process reported of the epochs after that one, from which it resumes.
 
+        The rungs that it completed with these reports are forgotten as well: a pruner takes it for past them otherwise.
+
         Raises:
             LeaseLostError: another worker has taken it over.
         """
+        trial = self.get_trial(trial_id)
+        kept = {step: value for step, value in trial.intermediate_values.items() if step <= after}
+        attrs = trial.system_attrs
+        rungs = [key for key in attrs if key.startswith(RUNG) and attrs[key] not in kept.values()]
 
         def step(connection: sa.Connection) -> None:
             for epoch in (EPOCHS.c.epoch, FITS.c.epoch, STEPS.c.epoch, INTERMEDIATE_VALUES.c.step):
                 table = epoch.table
                 connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, epoch > after))
+            if rungs:
+                mine = TRIAL_SYSTEM_ATTRS.c.trial_id == trial_id, TRIAL_SYSTEM_ATTRS.c.key.in_(rungs)
+                connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*mine))
 
-        trial = self.get_trial(trial_id)
         study_id = self._study_of[trial_id]
         self._transact(study_id, step, trial_id=trial_id)
-        trial.intermediate_values = {step: value for step, value in trial.intermediate_values.items() if step <= after}
+        trial.intermediate_values = kept
+        trial.system_attrs = {key: value for key, value in attrs.items() if key not in rungs}
         with self._state_lock:
             self._caches[study_id].put(trial)
 

@@ -20,9 +20,11 @@ from typing import Any, TypeGuard
 from optuna.distributions import BaseDistribution, CategoricalDistribution, json_to_distribution
 
 __all__ = [
+    "CONSTRAINT",
     "FIT",
     "FIXED",
     "PAUSED",
+    "RUNG",
     "DamageLog",
     "UnreadableError",
     "allow_lists",
@@ -48,6 +50,8 @@ SHOWN = 80  # characters of a value in a message
 FIT = "fit"  # the column of the fits' numbers among those of an epoch's metrics
 FIXED = "fixed_params"  # the system attribute in which Optuna keeps an enqueued trial's parameters
 PAUSED = "hpo:paused"  # the system attribute of a WAITING trial that no worker claims: the epoch that it has reached
+# What the system attributes begin with in which Optuna keeps what a trial reported at each rung, and its constraints.
+RUNG, CONSTRAINT = "completed_rung_", "constraints"
 ARTIFACT, ARTIFACT_TEXTS = "artifacts:", ("artifact_id", "filename", "mimetype")
 SYSTEM_TYPES = {
     re.compile(FIXED): dict,

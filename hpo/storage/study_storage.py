@@ -36,7 +36,7 @@ from hpo.storage.statements import (
     insert_slots,
     purge_study,
 )
-from hpo.storage.stored_values import is_whole, parse_value
+from hpo.storage.stored_values import CONSTRAINT, RUNG, is_whole, parse_value
 from hpo.storage.tables import (
     EPOCHS,
     FITS,
@@ -47,6 +47,7 @@ from hpo.storage.tables import (
     STUDY_DIRECTIONS,
     STUDY_SYSTEM_ATTRS,
     STUDY_USER_ATTRS,
+    TRIAL_SYSTEM_ATTRS,
     TRIAL_USER_ATTRS,
     TRIALS,
     VALUES,
@@ -342,6 +343,9 @@ def _reset_trial(connection: sa.Connection, study_id: int, trial: FrozenTrial) -
         connection.execute(sa.delete(table).where(table.c.trial_id == trial_id))
     told = sa.delete(TRIAL_USER_ATTRS).where(TRIAL_USER_ATTRS.c.trial_id == trial_id)
     connection.execute(told.where(TRIAL_USER_ATTRS.c.key.in_(["failure", "message", "deaths"])))
+    key = TRIAL_SYSTEM_ATTRS.c.key
+    judged = sa.delete(TRIAL_SYSTEM_ATTRS).where(TRIAL_SYSTEM_ATTRS.c.trial_id == trial_id)
+    connection.execute(judged.where(sa.or_(*(key.startswith(each, autoescape=True) for each in (RUNG, CONSTRAINT)))))
     fix_parameters(connection, [trial])
     attempt: object = trial.user_attrs.get(ATTEMPT)
     leases.release(connection, study_id, {trial_id: attempt if is_whole(attempt) else 1})

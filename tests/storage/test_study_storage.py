@@ -101,6 +101,49 @@ def test_a_released_trial_waits_with_its_parameters_and_reports(storage: StudySt
     assert again.suggest_float("x", 0, 1) == x
 
 
+def halving(storage: StudyStorage) -> optuna.Study:
+    """The study, with a pruner whose rungs are at the steps 1, 2, 4 and 8."""
+    pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
+    return optuna.load_study(study_name="s", storage=storage, pruner=pruner)
+
+
+def begin_trial(storage: StudyStorage, study_id: int, steps: int) -> optuna.trial.Trial:
+    """Claim a trial, and report that many steps to the pruner."""
+    claimed = claim(storage, study_id, budget=1)
+    assert claimed is not None
+    trial = optuna.trial.Trial(halving(storage), claimed.trial_id)
+    trial.suggest_float("x", 0, 1)
+    for step in range(1, steps + 1):
+        trial.report(step / 10, step)
+        trial.should_prune()
+    return trial
+
+
+def test_what_a_failed_attempt_told_the_pruner_and_the_sampler_is_gone_with_its_reports(storage: StudyStorage) -> None:
+    study_id = _study(storage)
+    trial = begin_trial(storage, study_id, steps=2)
+    trial.set_constraint("train_seconds <= 5", 3.0)
+    storage.set_trial_system_attr(trial._trial_id, "constraints", [3.0])  # as older samplers wrote them
+    storage.set_trial_system_attr(trial._trial_id, "completed", "kept")
+    assert "completed_rung_1" in storage.get_trial(trial._trial_id).system_attrs
+    storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    assert storage.retry(study_id) == [0]
+    [again] = storage.get_all_trials(study_id)
+    assert again.constraints == {}
+    assert again.system_attrs == {"fixed_params": {"x": trial.params["x"]}, "completed": "kept"}
+
+
+def test_reports_that_are_discarded_take_along_the_rungs_that_they_completed(storage: StudyStorage) -> None:
+    study_id = _study(storage)
+    trial = begin_trial(storage, study_id, steps=5)
+    assert set(storage.get_trial(trial._trial_id).system_attrs) == {f"completed_rung_{rung}" for rung in range(3)}
+    storage.discard_reports(trial._trial_id, after=3)
+    for reader in (storage, StudyStorage(reopened(storage))):
+        assert reader.get_trial(trial._trial_id).system_attrs == {"completed_rung_0": 0.1, "completed_rung_1": 0.2}
+    storage.discard_reports(trial._trial_id, after=-1)
+    assert StudyStorage(reopened(storage)).get_trial(trial._trial_id).system_attrs == {}
+
+
 def test_a_slot_that_is_released_before_it_was_read_keeps_its_parameters(storage: StudyStorage) -> None:
     study_id = _study(storage, 1)
     claimed = claim(storage, study_id)
