@@ -8,7 +8,6 @@ by validation scores alone, so that the test scores are what they would be witho
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -97,7 +96,7 @@ class Conclusion:
             command = format_command(results, "launch", "--timeout 10m")
             return Verdict((f"{tied}; compare them from fresh seeds, for ten minutes, with: {command}",))
         log.info("%s; fresh seeds of them for up to %.0f s", tied, left)
-        return self._compare(len(leaders), settled.noise, time.time() + left, tied)
+        return self._compare(len(leaders), settled.noise, self.study.storage.read_clock() + left, tied)
 
     def _compare(self, top: int, noise: float, deadline: float, tied: str) -> Verdict:
         """Train the leaders from more and more seeds, until they are told apart or the time is up."""
@@ -151,7 +150,7 @@ class Conclusion:
         return plan_function_evaluations(self.study, top, seeds, self.function)
 
     def _ends(self, deadline: float) -> bool:
-        return self.should_stop() or time.time() >= deadline
+        return self.should_stop() or self.study.storage.read_clock() >= deadline
 
 
 def _is_decided(stats: EvaluationStats, noise: float) -> bool:

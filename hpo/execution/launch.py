@@ -321,7 +321,7 @@ def run_workers(
         options: of its workers.
         should_stop: true asks for an orderly stop.
         backend: where they run; by default on this machine.
-        deadline: when no more trials are begun, in seconds since 1970; by default as the budget says.
+        deadline: when no more trials are begun, by `StudyStorage.read_clock`; by default as the budget says.
 
     Raises:
         RequestError: the backend cannot start them; the study's data on this machine are missing or others; or all have

@@ -65,6 +65,7 @@ class OptimizeStorage(LeasedStorage, BaseHeartbeat):
         self._thread = threading.local()  # its `begins`: what is about to begin a trial in it
         self._renewal: threading.Timer | None = None
         self._has_clock = False
+        self._clock_lead: float | None = None  # seconds by which the clock of leases is ahead of this machine's uptime
         self._next_look: dict[int, float] = {}  # before which no lease of a study can run out, by a monotonic clock
         self._hold_off = 0.0  # until which none is taken to have run out, by the same
         self._suspended = _suspended_seconds()
@@ -87,7 +88,7 @@ class OptimizeStorage(LeasedStorage, BaseHeartbeat):
             return super().create_new_trial(study_id, template_trial)
         if self.get_heartbeat_stale_trial_callback() is None:  # which `fail_stale_trials` alone would call
             self._fail_stale(study_id)
-        self._start_clock()
+        self.start_clock()
         trial_id = super().create_new_trial(study_id)
         self._hold(trial_id)
         return trial_id
@@ -96,7 +97,7 @@ class OptimizeStorage(LeasedStorage, BaseHeartbeat):
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         if state != TrialState.RUNNING:
             return super().set_trial_state_values(trial_id, state, values)
-        self._start_clock()
+        self.start_clock()
         if done := super().set_trial_state_values(trial_id, state, values):
             self._hold(trial_id)
         return done
@@ -114,10 +115,18 @@ class OptimizeStorage(LeasedStorage, BaseHeartbeat):
         self._fail_stale(study_id)
         return super().claim(study_id, worker, budget, abandoned=abandoned, promoted=promoted)
 
-    def _start_clock(self) -> None:
+    def start_clock(self) -> None:
+        """Start the clock of leases where nobody has, before a time by it is stored."""
         if self._has_leases and not self._has_clock:
             self.write(clock.start_clock)
-            self._has_clock = True
+            self._has_clock, self._clock_lead = True, None
+
+    def read_clock(self) -> float:
+        """Return the seconds since 1970 by the clock of leases, which all workers share; the database is asked once."""
+        if self._clock_lead is None:
+            read = self.read(lambda connection: connection.scalar(sa.select(clock.database_clock(connection))))
+            self._clock_lead = float(read or 0.0) - clock.boot_seconds()
+        return self._clock_lead + clock.boot_seconds()
 
     def _hold(self, trial_id: int) -> None:
         """Renew a trial's lease from now on, until its heartbeat does."""

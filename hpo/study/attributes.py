@@ -140,7 +140,7 @@ class StudyAttributes:
 
     @property
     def deadline(self) -> float | None:
-        """The time after which no trial is begun, in seconds since 1970; None before the first launch, or without one.
+        """The time after which no trial is begun, by the clock of leases; None before the first launch, or without one.
 
         Raises:
             StudyDamagedError: it cannot be read.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -290,18 +289,19 @@ class StoredStudy:
         """Start the timeout now: every launch gives the study its full time again.
 
         Args:
-            deadline: when no more trials are begun, in seconds since 1970; by default as the budget says.
+            deadline: when no more trials are begun, by `StudyStorage.read_clock`; by default as the budget says.
         """
         timeout = self.budget.timeout
         if deadline is None and timeout is not None:
-            deadline = time.time() + timeout
+            self.storage.start_clock()
+            deadline = self.storage.read_clock() + timeout
         self.storage.set_study_user_attr(self.id, DEADLINE, deadline)
 
     @property
     def seconds_left(self) -> float | None:
         """The seconds in which trials are begun; None before the first launch, or without a timeout."""
         deadline = self._attrs.deadline
-        return None if deadline is None else deadline - time.time()
+        return None if deadline is None else deadline - self.storage.read_clock()
 
     def stop(self) -> None:
         """Begin no more trials, whoever works on the study, until it is launched again."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -375,7 +374,7 @@ class Study(StoredStudy):
             return "its objective function has stopped it"
         if (settled := self._settle(attrs, budget, read)) is not None:  # the time that is left is spent on seeds
             return f"it has settled: {settled.describe()}"
-        if deadline is not None and time.time() >= deadline:
+        if deadline is not None and self.storage.read_clock() >= deadline:
             return "its time is up"
         if budget.target is not None and self._reached(budget.target):
             return f"its target {budget.target:g} is reached"

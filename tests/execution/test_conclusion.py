@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
-from hpo.execution import conclusion
 from hpo.execution.conclusion import Conclusion, Verdict
 from hpo.report.data.results import read_results
 from hpo.report.export_config import choose_exported, export_config
-from hpo.study import Budget, Study, stored_study, study
+from hpo.study import Budget, Study, StudyStorage
 from hpo.study.definition import FunctionReference
 from hpo.study.input.function_study import define_function_study
 from hpo.study.operations.evaluation_study import evaluation_studies, list_test_set_reads, record_test_set_read
@@ -34,15 +33,11 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1_000_000.0
 
-    def time(self) -> float:
-        return self.now
-
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (conclusion, study, stored_study):
-        monkeypatch.setattr(module, "time", SimpleNamespace(time=clock.time))
+    monkeypatch.setattr(StudyStorage, "read_clock", lambda _: clock.now)
     return clock
 
 

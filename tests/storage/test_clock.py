@@ -14,6 +14,7 @@ from hpo.storage import clock, tables
 from hpo.storage.clock import MACHINES
 from hpo.storage.tables import LEASES
 from hpo.study import StudyStorage
+from tests.statements import Statements
 from tests.storage.peer import Peer
 from tests.study.helpers import holder, new_storage, sqlite_url
 
@@ -147,3 +148,16 @@ def test_a_process_whose_clock_is_an_hour_ahead_takes_nothing_over(
     peer(_set_wall, -HOUR)
     assert peer(call, study_id, holder("second")) is None
     assert storage.count_trials(study_id)[TrialState.RUNNING] == 1
+
+
+def test_the_database_is_asked_once_for_its_clock(storage: StudyStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage.start_clock()
+    statements = Statements(storage.engine)
+    with storage.engine.connect() as connection:
+        told = float(connection.scalar(sa.select(clock.database_clock(connection))) or 0.0)
+    assert 0 <= storage.read_clock() - told < 60
+    asked = statements.count
+    now, uptime = storage.read_clock(), clock.boot_seconds
+    monkeypatch.setattr(clock, "boot_seconds", lambda: uptime() + HOUR)
+    assert HOUR <= storage.read_clock() - now < HOUR + 60
+    assert statements.count == asked

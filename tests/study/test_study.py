@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from hpo.errors import (
     StudyForeignError,
     StudyNotFoundError,
 )
+from hpo.storage import clock
 from hpo.study import Budget, Study, StudyStorage
-from hpo.study import study as study_module
 from hpo.study.input.study_file import parse_definition, parse_duration, parse_override, read_study
 from hpo.study.peer_pruner import PeerPercentilePruner
 from hpo.study.samplers import SAMPLERS
-from tests.study.helpers import SPACE, holder, make_study, sqlite_url
+from tests.study.helpers import SPACE, holder, make_study, new_storage, sqlite_url
 
 
 def run_all(study: Study, value: float = 0.5) -> list[TrialConfig]:
@@ -142,7 +143,7 @@ def test_a_target_and_a_deadline_end_a_study(tmp_path: Path, monkeypatch: pytest
     study.extend(Budget(trials=10, target=0.9))
     assert study.budget == Budget(trials=10, timeout=3600, target=0.9)
     now = 1_000_000.0
-    monkeypatch.setattr(study_module.time, "time", lambda: now)
+    monkeypatch.setattr(StudyStorage, "read_clock", lambda _: now)
     study.start_clock()
     assert study.stop_reason() is None
     now += 3601
@@ -340,13 +341,30 @@ def test_a_timeout_counts_from_the_first_claim_where_nobody_launched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000_000.0
-    monkeypatch.setattr(study_module.time, "time", lambda: now)
+    monkeypatch.setattr(StudyStorage, "read_clock", lambda _: now)
     study = make_study(tmp_path)
     study.start_clock()  # a launch before there was a timeout
     study.extend(Budget(trials=12, timeout=3600))
     assert study.claim(holder()) is not None
     now += 3601
     assert study.claim(holder()) is None
+
+
+@pytest.mark.parametrize("ahead", [7200.0, -7200.0])
+def test_a_timeout_is_the_same_for_machines_whose_clocks_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    study = make_study(tmp_path, timeout="1h")
+    wall = time.time
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: wall() + ahead)
+        study.start_clock()
+    worker = Study(new_storage(tmp_path), "small")
+    assert worker.seconds_left == pytest.approx(3600, abs=60)
+    assert worker.stop_reason() is None
+    uptime = clock.boot_seconds
+    monkeypatch.setattr(clock, "boot_seconds", lambda: uptime() + 3700)
+    assert worker.stop_reason() == "its time is up"
 
 
 def test_left_counts_what_is_not_finished(tmp_path: Path) -> None:
