@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from hpo.storage.optimize_leases import OptimizeStorage
-from hpo.storage.stored_values import FIT, RUNG, UnreadableError, parse_fits, parse_metrics
+from hpo.storage.stored_values import CONSTRAINT, FIT, RUNG, UnreadableError, parse_fits, parse_metrics
 from hpo.storage.tables import EPOCHS, FITS, INTERMEDIATE_VALUES, SAMPLES, SPLITS, STEPS, TRIAL_SYSTEM_ATTRS
 from hpo.storage.transient_errors import Result, with_retries
 
@@ -163,6 +163,7 @@ class ReportStorage(OptimizeStorage):
         """Delete what a trial of this process reported of the epochs after that one, from which it resumes.
 
         The rungs that it completed with these reports are forgotten as well: a pruner takes it for past them otherwise.
+        So are its constraints, if it begins anew: Optuna ignores a second value.
 
         Raises:
             LeaseLostError: another worker has taken it over.
@@ -170,20 +171,21 @@ class ReportStorage(OptimizeStorage):
         trial = self.get_trial(trial_id)
         kept = {step: value for step, value in trial.intermediate_values.items() if step <= after}
         attrs = trial.system_attrs
-        rungs = [key for key in attrs if key.startswith(RUNG) and attrs[key] not in kept.values()]
+        stale = [key for key in attrs if key.startswith(RUNG) and attrs[key] not in kept.values()]
+        stale += [key for key in attrs if key.startswith(CONSTRAINT) and after < 0]
 
         def step(connection: sa.Connection) -> None:
             for epoch in (EPOCHS.c.epoch, FITS.c.epoch, STEPS.c.epoch, INTERMEDIATE_VALUES.c.step):
                 table = epoch.table
                 connection.execute(sa.delete(table).where(table.c.trial_id == trial_id, epoch > after))
-            if rungs:
-                mine = TRIAL_SYSTEM_ATTRS.c.trial_id == trial_id, TRIAL_SYSTEM_ATTRS.c.key.in_(rungs)
+            if stale:
+                mine = TRIAL_SYSTEM_ATTRS.c.trial_id == trial_id, TRIAL_SYSTEM_ATTRS.c.key.in_(stale)
                 connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*mine))
 
         study_id = self._study_of[trial_id]
         self._transact(study_id, step, trial_id=trial_id)
         trial.intermediate_values = kept
-        trial.system_attrs = {key: value for key, value in attrs.items() if key not in rungs}
+        trial.system_attrs = {key: value for key, value in attrs.items() if key not in stale}
         with self._state_lock:
             self._caches[study_id].put(trial)
 

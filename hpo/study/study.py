@@ -303,10 +303,11 @@ class Study(StoredStudy):
     def rewind(self, claim: ClaimedTrial, epoch: int) -> None:
         """Let a claimed trial go on after an epoch; its reports of later epochs are discarded."""
         self.storage.discard_reports(claim.id, epoch)
-        # Optuna's handle ignores reports of a step that it has seen before.
-        reported = claim.trial._cached_frozen_trial.intermediate_values
-        for step in [step for step in reported if step > epoch]:
-            del reported[step]
+        # Optuna's handle ignores reports of a step, and constraints, that it has seen before.
+        known = claim.trial._cached_frozen_trial
+        for step in [step for step in known.intermediate_values if step > epoch]:
+            del known.intermediate_values[step]
+        known.system_attrs = dict(self.storage.get_trial(claim.id).system_attrs)
 
     def config_of(self, trial: FrozenTrial) -> TrialConfig:
         """Return the configuration of a stored trial, from its parameters and the definition, with its own split.

@@ -137,9 +137,11 @@ def test_reports_that_are_discarded_take_along_the_rungs_that_they_completed(sto
     study_id = _study(storage)
     trial = begin_trial(storage, study_id, steps=5)
     assert set(storage.get_trial(trial._trial_id).system_attrs) == {f"completed_rung_{rung}" for rung in range(3)}
+    trial.set_constraint("memory", 3.0)
     storage.discard_reports(trial._trial_id, after=3)
+    kept = {"completed_rung_0": 0.1, "completed_rung_1": 0.2, "constraints:memory": 3.0}
     for reader in (storage, StudyStorage(reopened(storage))):
-        assert reader.get_trial(trial._trial_id).system_attrs == {"completed_rung_0": 0.1, "completed_rung_1": 0.2}
+        assert reader.get_trial(trial._trial_id).system_attrs == kept
     storage.discard_reports(trial._trial_id, after=-1)
     assert StudyStorage(reopened(storage)).get_trial(trial._trial_id).system_attrs == {}
 

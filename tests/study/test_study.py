@@ -350,6 +350,18 @@ def test_a_timeout_counts_from_the_first_claim_where_nobody_launched(
     assert study.claim(holder()) is None
 
 
+def test_a_trial_that_begins_anew_sets_its_constraints_anew(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    claim = study.claim(holder())
+    assert claim is not None
+    fixed = study.storage.get_trial(claim.id).system_attrs
+    for value in (3.0, -1.0):
+        study.rewind(claim, -1)
+        assert study.storage.get_trial(claim.id).system_attrs == fixed
+        claim.trial.set_constraint("memory", value)
+    assert study.storage.get_trial(claim.id).constraints == claim.trial.constraints == {"memory": -1.0}
+
+
 @pytest.mark.parametrize("ahead", [7200.0, -7200.0])
 def test_a_timeout_is_the_same_for_machines_whose_clocks_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float
