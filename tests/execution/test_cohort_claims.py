@@ -112,7 +112,8 @@ def test_each_call_of_a_loop_is_a_run_of_its_own_however_alike_trials_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stack: bool, taken: int
 ) -> None:
     """Such as those of a loop that asks for all that differs by `trial.suggest_…`."""
-    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    for kept in (registry.models, registry.metrics):
+        monkeypatch.setattr(kept, "_entries", dict(kept._entries))
 
     @hpo.training_loop("asks_all", uses=["epochs", "batch_size"], reports={"val_score": "maximize"}, stack=stack)
     def asks_all(trial: hpo.Trial) -> None:
