@@ -174,7 +174,9 @@ def _describe_data(
     notes = list(dataset.notes)
     if keys.get("dataset") is None:
         return notes
-    notes += explain_adaptation(study, dataset, parameters)
+    resampling = definition.resampling
+    split_once = not dataset.own_validation and (resampling is None or resampling.division is None)
+    notes += explain_adaptation(study, dataset, parameters, split_once=split_once)
     if keys.get("objective") is None and dataset.task != "classification":
         notes.append(f"objective {definition.objectives[0].metric}; name another with --objective")
     return notes

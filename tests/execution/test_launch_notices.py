@@ -134,6 +134,18 @@ def test_a_study_of_other_data_keeps_its_name_and_the_new_one_has_the_next(tmp_p
         name(second, "quickstart", name="quickstart")
 
 
+@pytest.mark.parametrize(
+    ("samples", "keys", "said"), [(60, {}, True), (700, {}, False), (60, {"folds": 5}, False), (60, {"seeds": 2}, True)]
+)
+def test_few_samples_for_one_split_are_said(tmp_path: Path, samples: int, keys: dict[str, Any], said: bool) -> None:
+    random = np.random.default_rng(0)
+    data = save_data((random.random((samples, 4)), random.random(samples)))
+    plan = plan_launch("quickstart", f"sqlite:///{tmp_path / 'none.db'}", dataset=data, **keys)
+    line = "48 training samples are few for one validation split; folds = 5 chooses by all of them"
+    assert (line in plan.notices) == said
+    assert ("few for one" in str(plan.notices)) == said
+
+
 def test_options_of_data_in_memory_are_those_of_a_study_file(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     days = [f"2024-{1 + i // 28:02}-{1 + i % 28:02}" for i in range(120)]

@@ -14,6 +14,7 @@ FIRST = "quickstart"  # the template that is for any data
 FOR_TABLES = "quickstart_table"
 VISITS = 500_000  # of samples in a trial of the first study, by which the number of epochs follows from their number
 LEAST, MOST = 10, 100  # epochs
+FEW = 500  # training samples, below which folds have chosen better than a split, in as much time; see BENCHMARKS.md
 
 
 def choose_template(study: str, dataset: DatasetReference) -> str:
@@ -39,19 +40,26 @@ def adapt_study(study: str, table: Mapping[str, Any], dataset: DatasetReference)
     return adapted
 
 
-def explain_adaptation(study: str | None, dataset: DatasetReference, parameters: Collection[str]) -> list[str]:
-    """Return what `adapt_study` does to the template that is for any data, a line each.
+def explain_adaptation(
+    study: str | None, dataset: DatasetReference, parameters: Collection[str], *, split_once: bool
+) -> list[str]:
+    """Return what `adapt_study` does to the template that is for any data, and what it leaves to ask for; a line each.
 
     Args:
         study: the study file or template.
         dataset: what it is launched on.
         parameters: those that the launch overrides.
+        split_once: whether the study splits its training samples once.
     """
     notes: list[str] = []
     if study == FIRST and _is_table(dataset):
         notes.append(f"samples are rows of a table: the study is the template {FOR_TABLES}")
     if study == FIRST and dataset.samples is not None and "epochs" not in parameters:
         notes.append(f"epochs = {_choose_epochs(dataset.samples)}, for {dataset.samples:,} training samples")
+    if study == FIRST and split_once and dataset.samples is not None and dataset.samples < FEW:
+        notes.append(
+            f"{dataset.samples:,} training samples are few for one validation split; folds = 5 chooses by all of them"
+        )
     return notes
 
 
