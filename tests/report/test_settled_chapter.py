@@ -126,6 +126,18 @@ def test_what_is_better_than_a_constant_prediction_is_something(tmp_path: Path) 
     assert "no better than always predicting the same, 0.5:" in null.reason
 
 
+def test_a_score_that_is_good_by_its_choice_alone_is_nothing(tmp_path: Path) -> None:
+    results = read_results(told(tmp_path, [0.65 + 0.0005 * i for i in range(40)], error=0.01, objective="val_roc_auc"))
+    score = CorrectedScore(39, "val_roc_auc", 0.67, 0.6, 0.52, 0.69, 0.04, 0.04, 0.07, 0.2, (), 40, 0, 80, 1)
+    assert explain_null_result(replace(results, corrected=score)) is None
+    null = explain_null_result(replace(results, corrected=replace(score, low=0.49)))
+    assert null is not None
+    assert str(null) == (
+        "nothing was found: the best validation ROC AUC of 40 trials, 0.6695, is 0.6 (95 % interval 0.49 to 0.69) "
+        "once corrected for that choice, which cannot be told from always predicting the same, 0.5"
+    )
+
+
 def test_trials_are_equal_by_what_differs_between_them(tmp_path: Path) -> None:
     results = read_results(told(tmp_path, 0.3 - 0.001 * np.arange(40), error=0.02, objective="val_loss"))
     null = explain_null_result(results)

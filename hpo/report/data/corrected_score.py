@@ -8,7 +8,14 @@ from typing import Any
 
 from hpo.report.format import count_text, metric_text, percent_text, values_text
 
-__all__ = ["BestSoFar", "CorrectedScore", "corrected_json", "describe_choice", "describe_correction"]
+__all__ = [
+    "BestSoFar",
+    "CorrectedScore",
+    "corrected_json",
+    "describe_choice",
+    "describe_corrected",
+    "describe_correction",
+]
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,16 @@ def corrected_json(score: CorrectedScore) -> dict[str, Any]:
     return table
 
 
+def describe_corrected(score: CorrectedScore) -> str:
+    """Return the corrected value with its interval."""
+    return f"{values_text(score.metric, score.corrected)} {_interval_text(score)}"
+
+
+def _interval_text(score: CorrectedScore) -> str:
+    low, high = values_text(score.metric, score.low).removesuffix(" %"), values_text(score.metric, score.high)
+    return f"(95 % interval {low} to {high})"
+
+
 def describe_correction(score: CorrectedScore, *, said: bool = False) -> str:
     """Describe the corrected score in a sentence that follows the best trial's name.
 
@@ -90,8 +107,7 @@ def describe_correction(score: CorrectedScore, *, said: bool = False) -> str:
     """
     name, metric = metric_text(score.metric), score.metric
     chosen, corrected = values_text(metric, score.chosen), values_text(metric, score.corrected)
-    low, high = values_text(metric, score.low).removesuffix(" %"), values_text(metric, score.high)
-    interval = f"(95 % interval {low} to {high})"
+    interval = _interval_text(score)
     of = f"the best of {count_text(score.trials)}" if score.trials > 1 else "that of its best epoch"
     if said and chosen != corrected:
         choice = f"being the best of {count_text(score.trials)}" if score.trials > 1 else "being its best epoch's"

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpo.report.data.corrected_score import describe_corrected
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import gain_text, metric_text, number_of, values_text
 from hpo.report.stats.trial_stats import own_error
@@ -55,8 +56,9 @@ def explain_null_result(results: Results) -> NullResult | None:
     """Explain that the best is no better than chance makes it; None where it is, or may be.
 
     The best of n equal configurations is above them by chance. It is compared with what a model reaches that always
-    predicts the same, where that is known: not to be better means that nothing was found. Else it is compared with the
-    median of the trials, by the noise of what differs between them.
+    predicts the same, where that is known: not to be better means that nothing was found. Nor is anything where it is
+    better as it stands, but its corrected score, which allows for the choice of its epoch too, may not be. Without such
+    a model it is compared with the median of the trials, by the noise of what differs between them.
     """
     outlook, best = results.outlooks[-1] if results.outlooks else None, results.best
     if outlook is None or not math.isfinite(outlook.noise) or best is None or best.value is None:
@@ -68,7 +70,7 @@ def explain_null_result(results: Results) -> NullResult | None:
     if (constant := _constant_score(results)) is not None:
         lead = chance_lead(len(values), outlook.noise)
         if best.value - constant > lead:
-            return None
+            return _explain_corrected(results, shown, constant)
         return NullResult(
             "nothing was found",
             f"{shown} is no better than always predicting the same, {values_text(metric, constant)}: the best of as "
@@ -81,6 +83,17 @@ def explain_null_result(results: Results) -> NullResult | None:
         "no configuration is better than the others",
         f"{shown} is {gain_text(metric, abs(best.value - median))} better than their median, and the best of as many "
         f"equal configurations is up to {gain_text(metric, lead)} better by chance",
+    )
+
+
+def _explain_corrected(results: Results, shown: str, constant: float) -> NullResult | None:
+    score = results.corrected
+    if score is None or score.low > constant:
+        return None
+    return NullResult(
+        "nothing was found",
+        f"{shown} is {describe_corrected(score)} once corrected for that choice, which cannot be told from always "
+        f"predicting the same, {values_text(score.metric, constant)}",
     )
 
 
