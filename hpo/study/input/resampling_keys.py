@@ -7,7 +7,6 @@ from typing import Any, get_args
 
 from hpo.config import registry
 from hpo.config.resampling import DivisionRule, Resampling, Resplit
-from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DatasetReference, DatasetSource
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.space.domains import Constant, Domain
@@ -20,10 +19,9 @@ __all__ = ["KEYS", "parse_resampling", "spell_resampling"]
 
 KEYS = ("folds", "repeats", "holdout", "seeds", "intensify", "resplit")
 DEFAULT_FOLDS = 5
-# What `resplit` is where a study does not say, without folds and with fewer validation samples than that. Fresh splits
-# are said to choose better there (Nagler et al., 2024); "never" stays until `benchmarks/trust.py` has measured it.
-RESPLIT_OF_FEW: Resplit = "never"
-FEW_SAMPLES = 2_000
+# Fresh splits are said to choose better where few samples validate (Nagler et al., 2024); `benchmarks/trust.py` has not
+# found it on three such data sets.
+DEFAULT_RESPLIT: Resplit = "never"
 FORM = 'give their number, or { count = 5, by = "group" }, or by = "time"'
 
 
@@ -52,7 +50,7 @@ def parse_resampling(
         ConfigError: the values do not go together.
     """
     chosen = _read_resampling(table)
-    resplit = table.get("resplit", _default_resplit(chosen, dataset, {**dataset.parameters, **literals}))
+    resplit = table.get("resplit", DEFAULT_RESPLIT)
     if resplit not in get_args(Resplit):
         raise DefinitionError(describe_unknown("resplit", shorten(resplit, quote=False), get_args(Resplit)))
     baseline = table.get("baseline")
@@ -76,16 +74,6 @@ def _read_resampling(table: Mapping[str, Any]) -> Resampling:
         seeds=_read_count(table, "seeds", 1),
         intensify=get_flag(table, "intensify"),
     )
-
-
-def _default_resplit(chosen: Resampling, dataset: DatasetReference, parameters: Mapping[str, Any]) -> Resplit:
-    """Return what `resplit` is where a study does not say."""
-    source = dataset.source or DatasetSource()
-    drawn = source.time is None and not isinstance(source.validation, str) and "split_seed" not in parameters
-    share = parameters.get("validation", TrialConfig().validation)
-    if chosen != Resampling() or not drawn or dataset.samples is None or not isinstance(share, int | float):
-        return "never"
-    return RESPLIT_OF_FEW if (share if share >= 1 else share * dataset.samples) < FEW_SAMPLES else "never"
 
 
 def _check_parameters(chosen: Resampling, resplit: Resplit, places: Mapping[str, str]) -> None:
@@ -173,7 +161,7 @@ def spell_resampling(definition: Definition) -> dict[str, Any]:
         by = keys.pop("by", None)
         if by is not None:
             keys["folds"] = {"count": keys["folds"], "by": by}
-    if "per_trial" in (definition.resplit, RESPLIT_OF_FEW):
+    if definition.resplit != DEFAULT_RESPLIT:
         keys["resplit"] = definition.resplit
     return keys
 
