@@ -95,7 +95,7 @@ class DatasetReference(BaseModel):
 
     @property
     def content_key(self) -> str:
-        """What is the same for the same samples, labels and test set, wherever the files lie and whatever their names.
+        """Key of the content: equal for the same samples, labels and test set, wherever the files lie.
 
         One file read by other options, as another target or another test part, is other data.
         """
