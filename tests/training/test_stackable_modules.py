@@ -441,7 +441,7 @@ def test_a_dropout_of_everything_gives_zeros(kind):
 
 
 def test_a_buffer_that_is_not_saved_stays_with_its_module():
-    """Where modules are computed one by one, which are stacked anew when others have left."""
+    """Modules that are computed one by one are stacked anew when others have left."""
     modules = [Counter(8, 3) for _ in range(2)]
     before = [module.steps.item() for module in modules]
     stack = SerialModules(modules, VECTOR, torch.device("cpu"), by_layer=False)
