@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,10 +19,12 @@ import hpo
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RunError
+from hpo.training import loop_stack
 from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.custom_loop import Trial
 from hpo.training.loop import train
+from hpo.training.loop_group import LoopGroup
 from hpo.training.member import TrainResult
 from hpo.training.settings import TrainSettings
 from hpo.training.suggestions import TrialLink
@@ -103,6 +107,24 @@ def test_a_trial_is_told_as_it_leaves_and_not_when_the_last_one_ends() -> None:
     assert prunes.told.index((0, "pruned")) < prunes.told.index((1, 2))
     assert prunes.told.index((2, "completed")) < prunes.told.index((1, 4))
     assert [number for number, what in prunes.told if isinstance(what, str)] == [0, 2, 1]  # each once
+
+
+def test_what_held_a_trial_that_has_left_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the weights and the optimizer's memory of every earlier group would stay until the last trial ends."""
+    made: list[weakref.ref[LoopGroup]] = []
+    alive: list[int] = []
+
+    class Watched(LoopGroup):
+        def __init__(self, *given: Any, **options: Any) -> None:
+            gc.collect()
+            alive.append(sum(each() is not None for each in made))
+            super().__init__(*given, **options)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(loop_stack, "LoopGroup", Watched)
+    register()
+    run(configs(), callbacks=[Prunes(_0=1, _1=2)])
+    assert alive == [0, 1, 1]  # the group that is left gives its state
 
 
 def test_attributes_of_a_trial_that_has_left_are_not_stored_and_hinder_nobody() -> None:

@@ -4,6 +4,7 @@ import itertools
 import random
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -448,6 +449,41 @@ def test_a_buffer_that_is_not_saved_stays_with_its_module():
     stack.noise.begin([0, 1])
     stack.forward(torch.randn(5, 8), train=True)
     assert [module.steps.item() for module in modules] == pytest.approx([each + 1 for each in before])
+
+
+class Gated(nn.Linear):
+    """Model that may leave a part out."""
+
+    def __init__(self, *sizes: int, opened: bool) -> None:
+        super().__init__(*sizes)
+        self.extra, self.opened = nn.Linear(*sizes), opened
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + (self.extra(x) if self.opened else 0)
+
+
+def test_what_one_member_leaves_out_is_left_as_it_is_in_that_member_alone():
+    modules = [Gated(8, 3, opened=opened) for opened in (True, False)]
+    before = [deepcopy(module.state_dict()) for module in modules]
+    stack = SerialModules(modules, VECTOR, torch.device("cpu"), by_layer=False)
+    load_modules(stack, modules)
+    stack.noise.begin([0, 1])
+    x = torch.randn(5, 8)
+    stack.forward(x, train=True)
+    (gradient,) = (torch.empty_like(each) for each in stack.parameters)
+    stack.backward(x, torch.ones(2, 3, 5), [gradient], add=False)
+    for member, module in enumerate(modules):
+        module.load_state_dict(before[member])
+        found = stack.views(member, [gradient])
+        given = torch.autograd.grad(module(x).sum(), list(module.parameters()), allow_unused=True)
+        for (name, _), expected in zip(module.named_parameters(), given, strict=True):
+            assert torch.allclose(found[name], torch.zeros(()) if expected is None else expected)
+    with stack.keep_idle([]):
+        stack.parameters[0].mul_(0.5)
+    for member, module in enumerate(modules):
+        for name, weight in stack.views(member, stack.parameters).items():
+            idle = name.startswith("extra") and not module.opened
+            assert torch.equal(weight, before[member][name] * (1 if idle else 0.5))
 
 
 def test_modules_that_make_tensors_stack():

@@ -259,6 +259,24 @@ def test_members_draw_noise_of_their_own():
     assert abs(first.history[0]["train_loss"] - second.history[0]["train_loss"]) > 1e-3
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_member_that_has_dropped_nothing_goes_on_beside_those_that_have(place):
+    """Its checkpoint is of a stack that drew no noise, and is loaded before that of the other or after it."""
+    alone, drawn, resumed = Noise(1, CPU), Noise(1, CPU), Noise(2, CPU)
+    for noise in (alone, drawn):
+        noise.begin([1])
+    drawn.draw(100)
+    drawn.next_seeds()
+    states = [drawn.state(0), drawn.state(0)]
+    states[place] = alone.state(0)
+    resumed.begin([1, 1])
+    for member, state in enumerate(states):
+        resumed.load(member, state)
+    for words in (1000, 4000):
+        assert torch.equal(resumed.draw(words)[1 - place], drawn.draw(words)[0])
+    assert resumed.next_seeds()[1 - place] == drawn.next_seeds()[0]
+
+
 # Members that leave, diverge or go on.
 
 

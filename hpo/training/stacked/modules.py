@@ -95,7 +95,7 @@ class StackedModules:
         self._template = make_template(modules).to(device)
         self._slots = list(_find_slots(self._template))
         self._outputs: Tensor | None = None
-        self._idle: list[str] = []  # parameters without a gradient
+        self._idle: list[tuple[str, int | slice]] = []  # parameters without a gradient, and the members of whom
 
     @property
     def output(self) -> Tensor:
@@ -169,21 +169,27 @@ class StackedModules:
         """
         assert self._outputs is not None
         outputs, self._outputs = self._outputs, None
-        names = list(self._leaves)
-        gradients = torch.autograd.grad(
-            outputs, [self._leaves[name] for name in names], by_outputs.mT, allow_unused=True
-        )
-        self._idle = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+        gradients = self._differentiate(outputs, by_outputs.mT)
         for group, target in enumerate(into):
             own = [
-                (torch.zeros_like(self._leaves[name]) if gradient is None else gradient).reshape(len(target), 1, -1)
-                for name, gradient in zip(names, gradients, strict=True)
+                gradient.reshape(len(target), 1, -1)
+                for name, gradient in gradients.items()
                 if self._places[name].group == group
             ]
             if add:
                 target.add_(torch.cat(own, 2))
             else:
                 torch.cat(own, 2, out=target)
+
+    def _differentiate(self, outputs: Tensor, by_outputs: Tensor) -> dict[str, Tensor]:
+        """Return the gradient by each parameter, zeros where there is none, and remember where that is."""
+        found = torch.autograd.grad(outputs, list(self._leaves.values()), by_outputs, allow_unused=True)
+        gradients = dict(zip(self._leaves, found, strict=True))
+        self._idle = [(name, slice(None)) for name, gradient in gradients.items() if gradient is None]
+        return {
+            name: torch.zeros_like(self._leaves[name]) if gradient is None else gradient
+            for name, gradient in gradients.items()
+        }
 
     @contextmanager
     def keep_idle(self, averages: Sequence[Sequence[Tensor]]) -> Iterator[None]:
@@ -194,12 +200,12 @@ class StackedModules:
         Args:
             averages: further weights, shaped as `parameters`; those of such parameters become the parameters.
         """
-        idle = {name: self._leaves[name].detach().clone() for name in self._idle}
+        idle = [(name, of, self._leaves[name][of].detach().clone()) for name, of in self._idle]
         yield
         for tensors in (self.parameters, *averages) if idle else ():
             parts = self._parts(slice(None), tensors)
-            for name, before in idle.items():
-                parts[name].copy_(before)
+            for name, of, before in idle:
+                parts[name][of].copy_(before)
 
     def memory(self, n: int) -> object:  # noqa: ARG002
         """Return what a step writes to and does not keep itself: nothing."""
@@ -240,9 +246,11 @@ class SerialModules(StackedModules):
         self._members = [module.to(device) for module in modules]
         saved = modules[0].state_dict().keys()  # other buffers stay with their modules, which outlive the stack
         self._buffers = {name: buffer for name, buffer in self._buffers.items() if name in saved}
+        self._used: list[dict[str, Tensor]] = []  # the parameters that the last training forward pass gave each member
 
     def _compute(self, samples: Tensor, *, own: bool) -> Tensor:
         training, outputs = self._template.training, []
+        self._used = []
         seeds = self.noise.next_seeds() if training else []
         with keep_generators(samples.device):
             for index, module in enumerate(self._members):
@@ -253,13 +261,30 @@ class SerialModules(StackedModules):
 
     def _compute_alone(self, index: int, module: nn.Module, samples: Tensor) -> Tensor:
         module.train(self._template.training)
-        tensors = {name: leaf[index] for name, leaf in self._leaves.items()}
-        tensors |= {name: buffer[index] for name, buffer in self._buffers.items()}
+        parameters = {name: leaf[index] for name, leaf in self._leaves.items()}
+        if module.training:
+            self._used.append(parameters)
+        tensors = parameters | {name: buffer[index] for name, buffer in self._buffers.items()}
         outputs: Tensor = functional_call(module, tensors, (samples,))
         for name, before in self._buffers.items():
             if tensors[name] is not before:
                 before[index].copy_(tensors[name].detach())
         return outputs
+
+    def _differentiate(self, outputs: Tensor, by_outputs: Tensor) -> dict[str, Tensor]:
+        """Return the gradient by each parameter; what a member does not use has none, whatever the others use."""
+        gradients = {name: torch.zeros_like(leaf) for name, leaf in self._leaves.items()}
+        used, self._used, self._idle = self._used, [], []
+        places = [(name, index) for index, parameters in enumerate(used) for name in parameters]
+        found = torch.autograd.grad(
+            outputs, [used[index][name] for name, index in places], by_outputs, allow_unused=True
+        )
+        for (name, index), gradient in zip(places, found, strict=True):
+            if gradient is None:
+                self._idle.append((name, index))
+            else:
+                gradients[name][index] = gradient
+        return gradients
 
 
 def _find_places(module: nn.Module, groups: Sequence[Sequence[nn.Parameter]]) -> dict[str, Place]:

@@ -120,11 +120,16 @@ class Noise:
         return [self._generators[member].get_state(), ahead, torch.tensor(self._asked)]
 
     def load(self, member: int, state: Sequence[Tensor]) -> None:
-        """Load what `state` returned, after `begin`; all members have drawn as many words."""
+        """Load what `state` returned, after `begin`.
+
+        All members have drawn as many words, but those whose stack dropped nothing, which have drawn none: they need
+        none, and change nothing for the others.
+        """
         generator, ahead, asked = state
         self._generators[member].set_state(generator.cpu())
-        self._used, self._asked = POOL - len(ahead), int(asked)
-        self._pool[member, self._used :] = ahead.to(self._pool)
+        start = POOL - len(ahead)
+        self._used, self._asked = min(self._used, start), max(self._asked, int(asked))
+        self._pool[member, start:] = ahead.to(self._pool)
 
 
 def scale_kept(kept: Tensor) -> Tensor:
