@@ -89,9 +89,10 @@ def locate_weights(study: Study, trial: FrozenTrial) -> Path:
             f"with: hpo export {name} --trial {trial.number} > best.toml && hpo train --config best.toml --out DIR"
         )
     if path is None:
+        kept = f"{KEPT} runs of the best configurations" if study.definition.refit else f"the {KEPT} best trials"
         raise RequestError(
-            f"study '{study.name}': the weights of trial {trial.number} are not in {home()}, where those of the {KEPT} "
-            "best trials are kept; set HPO_HOME to the folder of the workers that trained it, or train it again with "
+            f"study '{study.name}': the weights of trial {trial.number} are not in {home()}, where those of {kept} are "
+            "kept; set HPO_HOME to the folder of the workers that trained it, or train it again with "
             f"hpo reproduce {shlex.quote(study.name)} {trial.number} --out DIR"
         )
     return path

@@ -260,6 +260,11 @@ class Definition(_Frozen):
         return self.nested_of if self.evaluation is None else self.evaluation.of
 
     @property
+    def refit(self) -> bool:
+        """True of an evaluation that trains on training and validation data together: it has test scores alone."""
+        return self.evaluation is not None and self.evaluation.refit
+
+    @property
     def configured(self) -> bool:
         """True if trials are configurations of ours; otherwise an objective function knows what they mean."""
         return self.function is None and not self.foreign

@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+from hpo.config.trial_config import TrialConfig
 from hpo.errors import StudyNotFoundError
 from hpo.storage.url import normalize
 from hpo.study import Study, StudyStorage
 from hpo.study.files.cleanup import find_study_folders, find_unneeded_files, remove_files
 from hpo.study.files.marker import MARKER, storage_place
 from hpo.study.files.study_files import KEPT, StudyFiles, list_local_weights, rank_trials, weights_path
+from hpo.study.operations.evaluation_study import create_evaluations
 from hpo.utils.home import home
 from tests.study.helpers import holder, make_study, sqlite_url
 
@@ -77,6 +79,26 @@ def test_of_several_objectives_the_first_decides(tmp_path: Path) -> None:
         with files.keep_best_weights([(n, n / 10, write)]):
             study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [n / 10, float(n)])
     assert sorted(list_local_weights(study)) == [3, 4, 5, 6, 7]
+
+
+def test_the_test_set_chooses_no_weights_of_a_refit(tmp_path: Path) -> None:
+    chosen = [(number, TrialConfig(depth=depth), 2) for number, depth in ((7, 1), (3, 2))]
+    (study,) = create_evaluations(make_study(tmp_path), chosen, 3, refit=True)
+    files = StudyFiles(study)
+    place = {"trial 7": 0, "trial 3": 1}
+    labels: list[str] = []
+    for n in range(study.budget.trials):
+        claim = study.claim(holder())
+        assert claim is not None
+        study.suggest_config(claim)
+        labels.append(str(study.storage.get_trial(claim.id).params["configuration"]))
+        value = place[labels[-1]] / 10 + n / 100  # the second one has better scores, and so have later seeds
+        with files.keep_best_weights([(claim.number, value, write)]):
+            study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [value])
+    first = sorted(range(6), key=lambda n: (place[labels[n]], n))[:KEPT]
+    assert [labels[n] for n in first] == 3 * ["trial 7"] + 2 * ["trial 3"]
+    assert sorted(list_local_weights(study)) == sorted(first)
+    assert not [each.path for each in find_unneeded_files(study.storage) if each.path.suffix == ".safetensors"]
 
 
 def test_a_trial_among_the_best_is_never_without_whoever_finishes_when(any_url: str, tmp_path: Path) -> None:

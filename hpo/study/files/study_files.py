@@ -9,7 +9,8 @@ whose it is, for `hpo gc`.
 The `KEPT` best COMPLETE trials keep their weights: by the first objective, of equals the lower number. That holds for
 several objectives too, although the Pareto front would suit them better: a front has no bound, and a trial that was
 sixth on it can move up when a new trial beats one ahead of it, after its weights are gone. By one objective a trial
-only ever moves down.
+only ever moves down. A refit has scores of the test set alone, which is not to choose by: there the configurations that
+the study ranked first come first.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from sqlalchemy.engine import URL
 
 from hpo.errors import RequestError
 from hpo.storage.identity import KEY
-from hpo.storage.tables import TRIALS, VALUES
+from hpo.storage.tables import PARAMS, TRIALS, VALUES
 from hpo.study.files.marker import MARKER, Marker, read_marker, storage_place, write_marker
 from hpo.study.study import Study
 from hpo.utils.files import write_atomically
@@ -96,13 +97,17 @@ def files_by_number(directory: Path, suffix: str) -> dict[int, Path]:
 def rank_trials(study: Study, numbers: Collection[int] = ()) -> tuple[list[tuple[float, int]], set[int]]:
     """Rank the COMPLETE trials with a finite first objective, and find those of `numbers` that `KEPT` others beat.
 
-    Both in one statement: between two, a trial that is stored meanwhile would seem beaten by the former best.
+    Both in one statement: between two, a trial that is stored meanwhile would seem beaten by the former best. Those of
+    a refit rank by their configuration, whose place among the candidates Optuna stores.
 
     Returns:
         Value and number of the `KEPT` best, the best first; numbers of COMPLETE trials that are not among them.
     """
     value = VALUES.c.value
     order = value.desc() if study.maximize else value.asc()
+    if study.definition.refit:
+        candidate = sa.select(PARAMS.c.param_value).where(PARAMS.c.param_name == "configuration")
+        order = candidate.where(PARAMS.c.trial_id == TRIALS.c.trial_id).scalar_subquery().asc()
     place = sa.func.row_number().over(order_by=[order, TRIALS.c.number]).label("place")
     ranked = (
         sa.select(TRIALS.c.number, value, place)
@@ -186,6 +191,8 @@ class StudyFiles:
             self._remove_beaten()
 
     def _beaten(self, number: int, value: float) -> bool:
+        if self.study.definition.refit:
+            return False  # until the storage says so
         sign = -1 if self.study.maximize else 1
         return sum((sign * v, n) < (sign * value, number) for v, n in self._best) >= KEPT
 
