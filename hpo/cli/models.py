@@ -32,8 +32,8 @@ __all__: list[str] = []
 def predict(folder: Path, files: Sequence[Path], onnx: bool, invert: bool, style: str, imports: Sequence[str]) -> None:
     """Predict what FILES hold with the model in FOLDER, as hpo export --weights wrote it.
 
-    Files are tables of new rows (CSV, TSV, Parquet, Arrow, JSON lines), PNG and JPEG images, and .npy arrays. What is
-    predicted are classes, labels with their probabilities, or targets in their own units.
+    Files are tables of new rows (CSV, TSV, Parquet, Arrow, JSON lines), PNG and JPEG images, and arrays (.npy, .npz,
+    …). What is predicted are classes, labels with their probabilities, or targets in their own units.
 
     Example: hpo predict model seven.png digits.npy
     """

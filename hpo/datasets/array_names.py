@@ -12,7 +12,7 @@ from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, find_closest
 from hpo.utils.text import shorten
 
-__all__ = ["LABEL_NAMES", "SAMPLE_NAMES", "ArrayRoles", "find_family", "find_roles"]
+__all__ = ["LABEL_NAMES", "SAMPLE_NAMES", "ArrayRoles", "find_family", "find_roles", "find_samples"]
 
 SAMPLE_NAMES = frozenset(
     {"x", "image", "images", "img", "imgs", "pixel_values", "input", "inputs", "feature", "features", "data", "samples"}
@@ -66,6 +66,25 @@ def find_roles(names: Iterable[str], source: DatasetSource, where: str) -> dict[
     if not parts:
         raise DataError(f"{where}: holds no arrays; save some that are called x and y, or x_train and y_train")
     return {part: _assign(part, held, source, where) for part, held in parts.items()}
+
+
+def find_samples(names: Sequence[str], where: str) -> str:
+    """Return the one array of samples to predict: the only one, or that of the test part.
+
+    Args:
+        names: of all arrays.
+        where: the beginning of an error's line: the file.
+
+    Raises:
+        DataError: there is none, or it is not clear which.
+    """
+    words = {name: _split(name) for name in names}
+    called = [name for name in names if _is_called(words[name].rest, SAMPLE_NAMES)] or list(names)
+    for among in (called, [name for name in called if words[name].part == "test"]):
+        if len(among) == 1:
+            return among[0]
+    which = f"{_list(called)} may be the samples" if called else "holds no arrays"
+    raise DataError(f"{where}: {which}; save those to predict alone, as x")
 
 
 def find_family(name: str) -> tuple[str, ...]:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from hpo.datasets.array_files import SUFFIXES, open_arrays
+from hpo.datasets.array_names import find_samples
 from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
 from hpo.datasets.table_schema import TableSchema
-from hpo.errors import RequestError
+from hpo.errors import DataError, RequestError
 from hpo.export.format import Array, Preprocessing
 from hpo.utils.arrays import read_npy
 from hpo.utils.text import first_line, quantity, shorten
@@ -52,7 +54,7 @@ def read_samples(path: Path, inputs: Preprocessing, *, invert: bool = False) -> 
     """Read the samples of a file.
 
     Args:
-        path: a table, a PNG or JPEG image, or a `.npy` array of one sample or many.
+        path: a table, a PNG or JPEG image, or a file of arrays with one sample or many.
         inputs: what the model takes.
         invert: turn dark images on a light background into light ones on a dark background; bytes only.
 
@@ -62,11 +64,25 @@ def read_samples(path: Path, inputs: Preprocessing, *, invert: bool = False) -> 
     if is_table(path):
         return _read_rows(path, inputs, invert)
     try:
-        if path.suffix.lower() == ".npy":
-            return FileSamples(path, _invert(inputs.samples(read_npy(path)), invert))
+        if path.suffix.lower() in SUFFIXES:
+            return _read_array(path, inputs, invert)
         return _image(path, inputs, invert)
     except ValueError as error:
         raise RequestError(f"{path}: {error}") from error
+
+
+def _read_array(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
+    if path.suffix.lower() == ".npy":
+        return FileSamples(path, _invert(inputs.samples(read_npy(path)), invert))
+    try:
+        with open_arrays(path) as arrays:
+            name = find_samples(arrays.names, str(path))
+            x = _invert(inputs.samples(arrays.read(name)), invert)
+    except DataError as error:
+        raise RequestError(str(error)) from error
+    others = [each for each in arrays.names if each != name]
+    notes = [f"{path}: predicts {name}; the file also holds {shorten(', '.join(others), quote=False)}"]
+    return FileSamples(path, x, notes=notes if others else ())
 
 
 def _read_rows(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
@@ -75,7 +91,8 @@ def _read_rows(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
         return FileSamples(path, inputs.texts.read(frame, str(path)), rows=True)
     if inputs.table is None:
         raise RequestError(
-            f"{path}: the model takes samples of shape {inputs.sample_shape}, and no rows of files; give .npy"
+            f"{path}: the model takes samples of shape {inputs.sample_shape}, and no rows of files; give a file of "
+            "arrays, such as .npy"
         )
     if invert:
         raise RequestError(f"{path}: holds rows of a table; --invert is for bytes")
@@ -111,7 +128,8 @@ def _image(path: Path, inputs: Preprocessing, invert: bool) -> FileSamples:
         raise ValueError(f"the model takes rows of a table; give one of {', '.join(TABLE_SUFFIXES)}")
     if len(inputs.shape) != 3 or inputs.shape[0] not in (1, 3) or inputs.values != "uint8":
         raise ValueError(
-            f"the model takes {inputs.values} samples of shape {inputs.shape}, which no image is; give .npy"
+            f"the model takes {inputs.values} samples of shape {inputs.shape}, which no image is; give a file of "
+            "arrays, such as .npy"
         )
     channels, height, width = inputs.shape
     image, notes = _open_image(path, "L" if channels == 1 else "RGB", (width, height))

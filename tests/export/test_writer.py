@@ -88,6 +88,25 @@ def test_it_has_the_accuracy_that_was_recorded(study: Study, model: Path, tmp_pa
         assert right == pytest.approx(found.trial.values[0], abs=1e-9)
 
 
+def test_files_of_named_arrays_predict_their_samples(model: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 255, (3, 6, 6)).astype(np.uint8)
+    y = np.arange(3)
+    np.save(tmp_path / "x.npy", x)
+    expected = [row["probability"] for row in predict(model, [tmp_path / "x.npy"])[0]]
+    np.savez(tmp_path / "pair.npz", x=x, y=y)
+    np.savez(tmp_path / "parts.npz", x_train=x[:2], y_train=y[:2], x_test=x, y_test=y)
+    torch.save({"images": torch.from_numpy(x), "labels": torch.from_numpy(y)}, tmp_path / "pair.pt")
+    for name, taken in (("pair.npz", "x"), ("parts.npz", "x_test"), ("pair.pt", "images")):
+        rows, notes = predict(model, [tmp_path / name])
+        assert [row["probability"] for row in rows] == expected
+        assert notes[0].startswith(f"{tmp_path / name}: predicts {taken}; the file also holds ")
+    np.savez(tmp_path / "two.npz", x_train=x, x_val=x)
+    with pytest.raises(
+        RequestError, match=r"two\.npz: x_train, x_val may be the samples; save those to predict alone, as x"
+    ):
+        predict(model, [tmp_path / "two.npz"])
+
+
 def test_the_cards_plain_torch_is_the_model(study: Study, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (model / "README.md").read_text()
     (code,) = re.findall(r"in plain torch:\n\n```python\n(.*?)```", text, re.DOTALL)
