@@ -29,6 +29,7 @@ class ArrayRoles:
         x: of the samples.
         y: of the labels: one array, or one for each column.
         group, time, weight: of those of each sample, or None.
+        left: of those that are none of these, and are not read.
     """
 
     x: str
@@ -36,6 +37,7 @@ class ArrayRoles:
     group: str | None = None
     time: str | None = None
     weight: str | None = None
+    left: tuple[str, ...] = ()
 
 
 class _Words(NamedTuple):
@@ -111,7 +113,8 @@ def _assign(part: str, held: dict[tuple[str, ...], str], source: DatasetSource, 
     free = {words: name for words, name in held.items() if name not in taken}
     if not labels:
         free, labels = _take_labels(free, where, part)
-    return ArrayRoles(_choose_samples(free, where, part), labels, **extra)
+    samples = _choose_samples(free, where, part)
+    return ArrayRoles(samples, labels, **extra, left=tuple(name for name in free.values() if name != samples))
 
 
 def _find(held: dict[tuple[str, ...], str], wanted: str, key: str, where: str, part: str) -> str:

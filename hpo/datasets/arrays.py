@@ -19,6 +19,7 @@ from hpo.datasets.parts import check_fraction, complete_dataset
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
 from hpo.utils.files import absolute_path
+from hpo.utils.text import shorten
 
 __all__ = ["can_read", "digest", "read_source"]
 
@@ -74,7 +75,15 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
         times=times,
         weights=weights,
     )
-    return complete_dataset(dataset, source, where)
+    return complete_dataset(dataset, source, where, _tell_left(roles))
+
+
+def _tell_left(roles: dict[str, ArrayRoles]) -> list[str]:
+    """Return which arrays are not read, for splits go by groups or times only if these are named."""
+    left = sorted(name for part in roles.values() for name in part.left)
+    names = shorten(", ".join(left), 120, quote=False)
+    how = "name those that say something of each sample, as group = …, time = … or weight = …"
+    return [f"arrays left out: {names}; {how}"] if left else []
 
 
 def _files(path: Path) -> list[Path]:

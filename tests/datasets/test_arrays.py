@@ -152,6 +152,16 @@ def test_labels_groups_and_weights_by_name(tmp_path: Path) -> None:
     assert dataset.groups.tolist() == (rows // 4).tolist()
     assert dataset.weights.tolist() == X[rows, 0].tolist()
     assert read(path, label=("age",), drop=("size", "who", "w")).classes == 1
+    assert not any("left out" in note for note in dataset.notes)
+
+
+def test_arrays_that_nothing_names_are_told_of(tmp_path: Path) -> None:
+    arrays = {"x_train": X[:30], "y_train": Y[:30], "groups_train": np.arange(30) // 3, "times": np.arange(30)}
+    path = save_npz(tmp_path, **arrays, x_test=X[30:], y_test=Y[30:], groups_test=np.arange(10))
+    told = "arrays left out: {}; name those that say something of each sample, as group = …, time = … or weight = …"
+    assert told.format("groups_test, groups_train, times") in read(path).notes
+    assert told.format("times") in read(path, group="groups").notes
+    assert not read(path, group="groups", drop=("times",)).notes
 
 
 def test_one_npy_file_stands_for_those_beside_it(tmp_path: Path) -> None:
