@@ -161,6 +161,7 @@ class FitTrainer:
             log.info("trial %d is dropped after %d of %d fits: %s", trial.claim.number, len(joint.fits),
                      len(self._fits), loss.text)  # fmt: skip
             trial.dropped, joint.member.stopped = loss.text, "pruned"
+            joint.limit = len(joint.member.history)
             callback.tell(joint)
         if earned:
             self._study.storage.flush()  # before their later fits have checkpoints

@@ -22,7 +22,7 @@ from hpo.storage.leased_storage import TellRequest
 from hpo.storage.study_storage import ENVIRONMENT
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import ClaimedTrial, Study
-from hpo.study.attributes import FIT_RETURNS, FITS, RACED, STANDARD_ERROR, VALUE_FROM
+from hpo.study.attributes import FIT_RETURNS, FITS, RACED, STAGE_EPOCHS, STANDARD_ERROR, VALUE_FROM
 from hpo.study.constraints import INFEASIBLE, compute_violations
 from hpo.study.files.study_files import StudyFiles
 from hpo.study.standard_error import standard_error
@@ -277,6 +277,8 @@ class TrialRecorder:
         if joint is None:
             return {}
         attrs: dict[str, object] = {FITS: len(joint.fits), **({RACED: trial.dropped} if trial.dropped else {})}
+        if joint.limit is not None:
+            attrs[STAGE_EPOCHS] = joint.limit
         values = joint.best_values(self._objectives[0])
         of_fits = [(fit, values[fit.number]) for fit in joint.fits if fit.number in values]
         if (error := standard_error(of_fits, joint.ratio)) is not None:

@@ -56,9 +56,8 @@ DATA_FACTS = "hpo:data_facts"
 log = logging.getLogger("hpo.study")
 FITS = "fits"  # of a trial of several fits: how many its value is the mean of
 FIT_RETURNS = "fit_returns"  # of such a trial of a loop that returned its value: what each fit has returned
-STAGE_EPOCHS = (
-    "stage_epochs"  # of a trial that has earned further fits: epochs of those before, the most of a later row
-)
+# Of a trial that has earned further fits, or was dropped after its first: their epochs, the most of a later row.
+STAGE_EPOCHS = "stage_epochs"
 RACED = "raced"  # of a trial that was dropped: by which other one, on how many fits
 SPLIT_NUMBER = "split_number"  # of a trial that a fork has renumbered: the number whose split it was trained on
 VALUE_FROM = "value_from"  # of a training loop's trial

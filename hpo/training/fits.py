@@ -67,7 +67,8 @@ class JointTrial:
         silent: whether callbacks are told neither of its start nor of its epochs, for they were before.
         judged: whether callbacks are asked about its epochs.
         last: whether it ends with these fits.
-        limit: epochs of its earlier fits, which may have stopped early; None where it has none.
+        limit: epochs of its earlier fits, which may have stopped early, or of those that it was dropped by; None where
+            it has none.
     """
 
     config: TrialConfig

@@ -230,6 +230,36 @@ def test_a_trial_earns_its_later_fits(tmp_path: Path) -> None:
     )
 
 
+def test_a_race_saves_no_epochs_that_patience_would_have_saved(tmp_path: Path) -> None:
+    parameters = {**SMALL, "learning_rate": [0.03, 1e-6], "epochs": 20, "patience": 2, "min_delta": 0.01}
+    keys: dict[str, Any] = {"folds": 5, "sampler": "grid", "parameters": parameters, "objective": "val_loss"}
+    study = make(tmp_path, intensify=True, **keys)
+    make_worker(study, cohort=1).run()
+    results = read_results(study)
+    good, bad = results.trials
+    assert (len(bad.fits), len(bad.epochs), bad.stage_epochs) == (3, 3, 3)
+    whole = 5 * len(good.epochs) + 5 * 3
+    chapter = racing_chapter(results)
+    assert chapter is not None
+    assert isinstance(chapter.blocks[0], Text)
+    assert f"saved 6 of {whole} epochs of fits" in chapter.blocks[0].text
+    # One that the pruner stopped would have had as many epochs as the other, which patience has stopped.
+    pruned = replace(
+        bad, epochs=bad.epochs[:1], fits={fit: rows[:1] for fit, rows in bad.fits.items()}, stage_epochs=None
+    )
+    left = 5 * len(good.epochs) - 3
+    chapter = racing_chapter(replace(results, trials=(good, pruned)))
+    assert chapter is not None
+    assert isinstance(chapter.blocks[0], Text)
+    assert len(good.epochs) < 20
+    assert f"saved {left} of {10 * len(good.epochs)} epochs of fits" in chapter.blocks[0].text
+    assert estimate_pruning_savings(replace(results, trials=(good, replace(pruned, raced=None)))) == (
+        1,
+        len(good.epochs) - 1,
+        pytest.approx((len(good.epochs) - 1) * (pruned.seconds or 0.0)),
+    )
+
+
 @pytest.mark.parametrize("racing", [{"intensify": True}, {"pruner": {"name": "wilcoxon", "n_warmup_steps": 1}}])
 def test_a_trial_that_violates_a_constraint_drops_none(tmp_path: Path, racing: Mapping[str, Any]) -> None:
     parameters = {**SMALL, "learning_rate": [0.03, 1e-6], "epochs": 4}

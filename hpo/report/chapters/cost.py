@@ -8,6 +8,7 @@ from itertools import islice
 from hpo.report.chapters.blocks import Block, Chapter, Subtitle, Table, Text
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import NONE, count_text, duration_text, number_of, state_text, time_text
+from hpo.report.stats.trial_stats import expected_epochs
 
 __all__ = ["cost_chapter", "estimate_pruning_savings"]
 
@@ -67,19 +68,19 @@ def estimate_pruning_savings(results: Results) -> tuple[int, int, float] | None:
     """
     trials, epochs, seconds = 0, 0, 0.0
     for row in results.trials:
-        left = _epochs_left(row)
+        left = _epochs_left(results, row)
         if left:
             trials, epochs = trials + 1, epochs + left
             seconds += left * (row.seconds or 0.0) / len(row.epochs)
     return (trials, epochs, seconds) if trials else None
 
 
-def _epochs_left(row: TrialRow) -> int:
+def _epochs_left(results: Results, row: TrialRow) -> int:
     if row.state != "PRUNED" or row.failure is not None or row.raced is not None:
         return 0
     if row.config is None or not row.epochs:
         return 0
-    return max(row.config.epochs - len(row.epochs), 0)
+    return expected_epochs(results, row) - len(row.epochs)
 
 
 def _savings_text(results: Results) -> list[Block]:

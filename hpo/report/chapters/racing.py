@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpo.report.chapters.blocks import Block, Chapter, Table, Text
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import NONE, count_text, duration_text, number_of, values_text
+from hpo.report.stats.trial_stats import expected_epochs
 
 __all__ = ["racing_chapter"]
 
@@ -75,10 +76,14 @@ def _done_epochs(row: TrialRow) -> int:
 
 
 def _whole_epochs(row: TrialRow, results: Results) -> int:
-    """Return the epochs of all fits of a trial, had it gone on; of one that ended by itself, those that it has."""
+    """Return the epochs of all fits of a trial, had it gone on; of one that ended by itself, those that it has.
+
+    The later fits of a trial have no more epochs than its first ones, which may have stopped early.
+    """
     if row.raced is None or row.config is None:
         return _done_epochs(row)
-    return row.config.epochs * len(results.definition.fits)
+    each = expected_epochs(results, row) if row.stage_epochs is None else len(row.epochs)
+    return each * len(results.definition.fits)
 
 
 def _saved_epochs(row: TrialRow, results: Results) -> int:

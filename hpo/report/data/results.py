@@ -28,6 +28,7 @@ from hpo.storage.worker_stats import WorkSummary, summarize_work
 from hpo.study import Budget, Definition, Objective, Study
 from hpo.study.attributes import (
     RACED,
+    STAGE_EPOCHS,
     STANDARD_ERROR,
     TRIAL_SEED,
     read_fit_returns,
@@ -80,6 +81,7 @@ class TrialRow:
             empty where its values are of an epoch.
         standard_error: of its first objective's value, the mean over its fits; None for a trial of one.
         raced: by which trial it was dropped on their shared fits; None for any other.
+        stage_epochs: after how many epochs its first fits ended by themselves; None where it has had all at once.
         value_from: of a training loop's trial, where its values come from (`best epoch`, `last report`, `returned`);
             None of other models, whose values are of the best epoch, and where it is not known.
     """
@@ -106,6 +108,7 @@ class TrialRow:
     fit_returns: Mapping[int, float] = field(default_factory=dict)
     standard_error: float | None = None
     raced: str | None = None
+    stage_epochs: int | None = None
     seed: int | None = None
 
     @property
@@ -378,6 +381,7 @@ def _make_row(
         fit_returns=read_fit_returns(attrs, fits),
         standard_error=read_number(attrs, STANDARD_ERROR),
         raced=read_text(attrs, RACED),
+        stage_epochs=read_whole(attrs, STAGE_EPOCHS),
     )
 
 

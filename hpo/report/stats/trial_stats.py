@@ -22,6 +22,7 @@ __all__ = [
     "count_validation_samples",
     "difference_error",
     "estimate_retraining_noise",
+    "expected_epochs",
     "fit_values",
     "is_adaptive",
     "list_top_trials",
@@ -124,6 +125,20 @@ def fit_values(results: Results, row: TrialRow) -> dict[int, float]:
         if metric in at_best and math.isfinite(at_best[metric]):
             found[number] = at_best[metric]
     return found
+
+
+def expected_epochs(results: Results, row: TrialRow) -> int:
+    """Return after how many epochs a trial that was stopped is taken to have ended by itself: all that it may have.
+
+    With patience, as large a part of them as the complete trials had on average.
+    """
+    assert row.config is not None
+    whole: float = row.config.epochs
+    if row.config.patience:
+        ended = [each for each in results.trials if each.state == "COMPLETE" and each.config and each.epochs]
+        parts = [len(each.epochs) / each.config.epochs for each in ended if each.config]
+        whole *= statistics.fmean(parts) if parts else 1.0
+    return max(round(whole), len(row.epochs))
 
 
 def estimate_retraining_noise(evaluations: Sequence[EvaluationResults]) -> float | None:
