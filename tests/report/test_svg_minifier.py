@@ -118,6 +118,17 @@ def test_the_points_of_lines_stay_at_their_places(monkeypatch: pytest.MonkeyPatc
         assert nearest.max() <= 2 * HALF  # of a point that is left out, the one before
 
 
+def test_a_line_outside_of_its_panel_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        {"type": "scatter", "mode": "lines", "x": [0, 1], "y": y, "line": {"color": colour}}
+        for y, colour in (([0.2, 0.8], "#123456"), ([-9, -8], "#654321"))
+    ]
+    before, after = draw(lines, monkeypatch, yaxis=make_axis(range=[0, 1]))
+    assert any("d" not in path.attrib for path in ET.fromstring(before).iter(f"{SVG}path"))
+    assert "#123456" in after
+    assert "#654321" not in after
+
+
 def test_texts_and_colours_are_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
     bars = {"type": "bar", "x": ["a", "b <&>", "c"], "y": [3, 4, 5], "text": ["3", "4 % ", "5"]}
     before, after = draw([bars, scatter(3, name="n")], monkeypatch, xaxis=make_axis("the x"), yaxis=make_axis("the y"))

@@ -116,7 +116,7 @@ class _Minifier:
                     leaves += self._leaves(node, inner)
                 case "use":
                     leaves.append(self._expand_use(node, inner))
-                case "path":
+                case "path" if "d" in node.attrib:  # which a line outside of its panel has not
                     outline = _parse_outline(node.attrib["d"])
                     leaves.append(_Leaf(node, _join_style(style), inner, outline, name.startswith("PathCollection")))
                 case "text" | "image":
