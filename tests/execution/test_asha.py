@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from optuna.trial import TrialState
 from torch import nn
@@ -14,6 +16,8 @@ from torch.nn import functional as F
 import hpo
 from hpo.report.data.results import read_results
 from hpo.report.data.trial_table import trial_table
+from hpo.report.render.json import report_document, report_schema
+from hpo.report.report_data import read_report_data
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
 from hpo.study.input.study_file import parse_definition
@@ -125,6 +129,8 @@ def test_paused_trials_are_shown_counted_and_copied(tmp_path: Path) -> None:
     assert results.counts["PAUSED"] == 2
     assert trial_table(results)[0]["epochs_done"] == 1
     assert "2 PAUSED" in read_progress(study).text
+    document = json.loads(json.dumps(report_document(read_report_data(study))))
+    jsonschema.validate(document, report_schema())
     assert len(list(StudyFiles(study).folder("checkpoints").glob("*.pt"))) == 2
     copied = copy_study(study, study.storage, "copy")
     assert reports(copied) == reports(study)
