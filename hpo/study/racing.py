@@ -7,6 +7,7 @@ drop anything by chance: of n differences the smallest p is 2**-n.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,9 +23,10 @@ from hpo.study.fit_pruner import FitPruner
 if TYPE_CHECKING:
     from hpo.study.study import Study
 
-__all__ = ["FIRST_FITS", "Loss", "Race", "compare_fits", "count_stages"]
+__all__ = ["FIRST_FITS", "Loss", "Race", "compare_fits", "count_stages", "rename_rival"]
 
 FIRST_FITS = 3  # that a trial begins with, where it earns the others
+RIVAL = re.compile(r"(?<=^worse than trial )\d+")  # in a loss in words
 Values = Mapping[int, float]  # of a metric, by fit
 Curves = Mapping[int, Sequence[EpochMetrics]]  # rows of metrics, by fit
 
@@ -47,6 +49,22 @@ class Loss:
     def text(self) -> str:
         """The loss in words."""
         return f"worse than trial {self.rival} on {self.fits} shared fits (p = {self.p:.2g})"
+
+
+def rename_rival(text: str, numbers: Mapping[int, int], study: str) -> str:
+    """Return a loss in words as another study has it, which has kept some trials.
+
+    Args:
+        text: the loss, as `study` has it.
+        numbers: those of the trials that are kept, by the number that each has in `study`.
+        study: the study's name.
+    """
+
+    def name(found: re.Match[str]) -> str:
+        number = numbers.get(int(found[0]))
+        return f"{found[0]} of study {study}" if number is None else str(number)
+
+    return RIVAL.sub(name, text)
 
 
 def count_stages(resampling: Resampling) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import signal
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
@@ -31,12 +33,15 @@ from hpo.report.data.results import read_results
 from hpo.report.data.sample_scores import read_sample_scores
 from hpo.report.data.summary import study_summary
 from hpo.report.data.trial_table import shown_trials, trial_table
+from hpo.report.render.json import report_document, report_schema
+from hpo.report.report_data import read_report_data
 from hpo.storage.tables import FITS, LEASES
 from hpo.storage.worker_stats import WorkRecorder
 from hpo.study import Study, StudyStorage
 from hpo.study.attributes import STAGE_EPOCHS
 from hpo.study.files.study_files import StudyFiles, list_local_weights
 from hpo.study.input.study_file import parse_definition
+from hpo.study.operations.fork import fork_study
 from hpo.study.racing import compare_fits, count_stages
 from hpo.study.standard_error import standard_error
 from hpo.training.fits import JointTrial
@@ -211,6 +216,10 @@ def test_a_trial_that_is_worse_on_shared_fits_is_dropped(tmp_path: Path) -> None
     assert "saved 10 of 40 epochs of fits (25 %)" in chapter.blocks[0].text
     assert estimate_pruning_savings(results) is None
     assert racing_chapter(replace(results, trials=())) is None
+    assert [row["raced"] for row in shown_trials(results)] == [None, bad.raced]
+    document = json.loads(json.dumps(report_document(read_report_data(study))))
+    jsonschema.validate(document, report_schema())
+    assert set(document["best"]["fits"]) == set("01234")
     assert shown_trials(results)[0]["val_loss"] == f"{good.value:.6g} ± {good.standard_error:.2g}"
     assert set(study_summary(results)["best"]["fits"]) == set("01234")
 
@@ -228,6 +237,19 @@ def test_a_trial_earns_its_later_fits(tmp_path: Path) -> None:
         [0, 1, 2],
         "worse than trial 0 on 3 shared fits (p = 0.12)",
     )
+
+
+def test_a_fork_names_the_rivals_of_a_race_as_they_are_called_there(tmp_path: Path) -> None:
+    parameters = {**SMALL, "learning_rate": [1e-6, 0.03, 1e-5]}
+    keys: dict[str, Any] = {"trials": 3, "sampler": "grid", "parameters": parameters, "objective": "val_loss"}
+    study = make(tmp_path, folds=5, intensify=True, **keys)
+    make_worker(study, cohort=1).run()
+    loss = "worse than trial {} on 3 shared fits (p = 0.12)"
+    assert read_results(study).trials[2].raced == loss.format(1)
+    kept = fork_study(study, "kept", {"learning_rate": [0.03, 1e-5]}, trials=2).create()
+    assert [row.raced for row in read_results(kept).trials] == [None, loss.format(0)]
+    left = fork_study(study, "left", {"learning_rate": [1e-5, 0.1]}, trials=2).create()
+    assert read_results(left).trials[0].raced == loss.format("1 of study small")
 
 
 def test_a_race_saves_no_epochs_that_patience_would_have_saved(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ def trial_table(results: Results) -> list[dict[str, Any]]:
     Keys: `number`, `state`, the objectives' metrics, `standard_error` (in studies of several fits a trial), the metrics
     recorded beside them, the varied parameters by name (also those of extra trials), then `best_epoch`, `value_from`
     (in studies of training loops), `epochs_done`, `seconds`, `parameter_count`, `worker`, `started`, `finished`,
-    `failure`, `message`, `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
+    `failure`, `message`, `raced` (in studies of several fits a trial: by which other one it was dropped, in words),
+    `baseline`, `extra`. A parameter called like another key stands under `parameter NAME`.
     """
     rows = [_split_row(row, results) for row in results.trials]
     settings = [results.settings(row) for row in results.trials]
@@ -51,6 +52,7 @@ def _split_row(row: TrialRow, results: Results) -> tuple[dict[str, Any], dict[st
         "finished": row.finished,
         "failure": row.failure,
         "message": row.message,
+        **({"raced": row.raced} if results.definition.several_fits else {}),
         "baseline": row.baseline,
         "extra": row.extra,
     }
@@ -77,7 +79,7 @@ def _join_error(row: dict[str, Any], results: Results) -> dict[str, Any]:
     return {key: value for key, value in {**row, metric: joined}.items() if key != STANDARD_ERROR}
 
 
-NOT_OF_A_RESULT = ("state", "worker", "started", "finished", "failure", "message", "baseline", "extra")
+NOT_OF_A_RESULT = ("state", "worker", "started", "finished", "failure", "message", "raced", "baseline", "extra")
 
 
 def shown_front(results: Results) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ from hpo.storage.tables import (
     TRIALS,
     VALUES,
 )
-from hpo.study.attributes import SPLIT_NUMBER
+from hpo.study.attributes import RACED, SPLIT_NUMBER, read_text
 from hpo.study.definition import Budget, Definition, FunctionReference
 from hpo.study.input.blame import blame_options
 from hpo.study.input.function_study import define_function_study, read_stored_keys
@@ -64,6 +64,7 @@ from hpo.study.input.resampling_keys import spell_resampling
 from hpo.study.input.study_file import check_name, parse_definition
 from hpo.study.operations.copy_study import FileCopy
 from hpo.study.paused import state_name
+from hpo.study.racing import rename_rival
 from hpo.study.slots import fixed_trials
 from hpo.study.study import Study, study_names
 
@@ -141,6 +142,7 @@ class Fork:
                 connection.execute(sa.delete(TRIAL_SYSTEM_ATTRS).where(*where))
             for table in COPIED:
                 _copy_rows(connection, table, new_ids, study_id)
+            self._rename_rivals(connection, {ids[number]: self.kept[number] for number in part})
         splits = sa.select(sa.literal(study_id), SPLITS.c.digest, SPLITS.c.content)
         splits = splits.where(SPLITS.c.study_id == self.study.id)
         connection.execute(sa.insert(SPLITS).from_select(["study_id", "digest", "content"], splits))
@@ -181,6 +183,18 @@ class Fork:
             if number != old.number and SPLIT_NUMBER not in old.user_attrs
         ]
         insert_attrs(connection, TRIAL_USER_ATTRS, renumbered)
+
+    def _rename_rivals(self, connection: sa.Connection, trials: Mapping[int, FrozenTrial]) -> None:
+        """Let trials that were dropped name the trial that was better as it is called here, given by the new ids."""
+        numbers = {trial.number: number for number, trial in self.kept.items()}
+        for trial_id, trial in trials.items():
+            if (text := read_text(trial.user_attrs, RACED)) is None:
+                continue
+            where = TRIAL_USER_ATTRS.c.trial_id == trial_id, TRIAL_USER_ATTRS.c.key == RACED
+            connection.execute(sa.delete(TRIAL_USER_ATTRS).where(*where))
+            insert_attrs(
+                connection, TRIAL_USER_ATTRS, [(trial_id, {RACED: rename_rival(text, numbers, self.study.name)})]
+            )
 
     def _copy_asked(self, connection: sa.Connection, trials: Mapping[int, FrozenTrial]) -> None:
         """Store what the training loops of trials asked for themselves, by the new ids, as it is stored of them."""
