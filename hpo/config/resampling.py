@@ -202,5 +202,5 @@ class Resampling(BaseModel):
     @property
     def text(self) -> str:
         """The fits in words: `5 folds x 3 repeats: 15 fits a trial`."""
-        first = ", the first of them on few" if self.intensify else ""
+        first = ", few of them at first" if self.intensify else ""
         return f"{self.factors}: {quantity(self.count, 'fit')} a trial{first}"

@@ -201,8 +201,8 @@ def _divide_by_time(times: Array, groups: Array | None, division: Division, name
     values, counts = np.unique(times, return_counts=True)
     parts = division.count + 1
     if len(values) < parts:
-        what = "different time" if groups is None else "time at which groups begin"
-        raise DataError(f"{name}: there are only {len(values)} {what}s, and {parts} are needed; take fewer folds")
+        what = "different times" if groups is None else "times at which groups begin"
+        raise DataError(f"{name}: there are only {len(values)} {what}, and {parts} are needed; take fewer folds")
     before = np.r_[0, np.cumsum(counts)[:-1]]  # rows earlier than each time
     size = len(times) // parts
     starts: list[int] = []

@@ -51,7 +51,7 @@ def test_the_fits_in_words() -> None:
     assert Resampling(folds=5, repeats=3).text == "5 folds x 3 repeats: 15 fits a trial"
     assert Resampling(folds=5, by="group").text == "5 folds by group: 5 fits a trial"
     assert Resampling(holdout=10, seeds=2).text == "10 random splits x 2 seeds: 20 fits a trial"
-    assert Resampling(seeds=3, intensify=True).text == "3 seeds: 3 fits a trial, the first of them on few"
+    assert Resampling(seeds=3, intensify=True).text == "3 seeds: 3 fits a trial, few of them at first"
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,12 @@ def test_the_first_random_split_is_the_validation_split_and_the_others_differ():
             DataError,
             "folds = 3: there are only 3 different times, and",
         ),
+        (
+            ("fold", 3, 0),
+            {"times": range(30), "groups": [0, 1, 2] * 10},
+            DataError,
+            "folds = 3: there are only 3 times at which groups begin, and 4 are needed; take fewer folds",
+        ),
         (("fold", 2, 0), {"groups": [0, 1, 2] * 9 + [3] * 3}, DataError, "folds = 2: all samples of a class are of"),
         (("holdout", 3, 1), {"times": range(30)}, ConfigError, "holdout = 3: the samples have times, of which a split"),
         (("fold", 2, 1), {"times": [np.nan, *range(29)]}, DataError, "folds = 2: sample 0 has no time"),
