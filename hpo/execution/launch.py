@@ -49,6 +49,7 @@ from hpo.study.input.study_file import check_first, parse_budget, parse_definiti
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.operations.progress import describe_rest, explain_no_result
 from hpo.study.outlook import explain_short_budget
+from hpo.study.racing import explain_idle_pruner
 from hpo.study.slots import explain_merges, explain_repeats
 from hpo.utils.home import default_storage, home, yield_cores
 
@@ -244,12 +245,12 @@ def _add_repeat_notices(plan: LaunchPlan) -> LaunchPlan:
 
 def _add_training_notices(plan: LaunchPlan) -> LaunchPlan:
     """Return the plan with notices of what its optimizers need, or keep from, of options that change nothing, of a
-    budget that is too small, and of a sampler that does not learn.
+    budget that is too small, of a sampler that does not learn, and of a pruner that drops nothing.
     """
     optimizers = explain_optimizers(plan.definition, plan.budget.trials)
     short = explain_short_budget(plan.definition, plan.budget)
-    idle = explain_idle_sampler(plan.definition)
-    notices = (*optimizers, *explain_training(plan.definition), *filter(None, [short, idle]))
+    idle = [explain_idle_sampler(plan.definition), explain_idle_pruner(plan.definition)]
+    notices = (*optimizers, *explain_training(plan.definition), *filter(None, [short, *idle]))
     return replace(plan, notices=(*plan.notices, *notices))
 
 

@@ -21,9 +21,10 @@ from hpo.study.attributes import read_fit_returns, read_whole
 from hpo.study.fit_pruner import FitPruner
 
 if TYPE_CHECKING:
+    from hpo.study.definition import Definition
     from hpo.study.study import Study
 
-__all__ = ["FIRST_FITS", "Loss", "Race", "compare_fits", "count_stages", "rename_rival"]
+__all__ = ["FIRST_FITS", "Loss", "Race", "compare_fits", "count_stages", "explain_idle_pruner", "rename_rival"]
 
 FIRST_FITS = 3  # that a trial begins with, where it earns the others
 RIVAL = re.compile(r"(?<=^worse than trial )\d+")  # in a loss in words
@@ -49,6 +50,21 @@ class Loss:
     def text(self) -> str:
         """The loss in words."""
         return f"worse than trial {self.rival} on {self.fits} shared fits (p = {self.p:.2g})"
+
+
+def explain_idle_pruner(definition: Definition) -> str | None:
+    """Return a line on a pruner of fits that can drop no trial, for these have too few; None of any other."""
+    resampling = definition.resampling
+    if definition.pruner.name != "wilcoxon" or resampling is None:
+        return None
+    pruner, fits = FitPruner(**definition.pruner.options), resampling.count
+    lead = f"pruner wilcoxon will drop nothing: each trial has {fits} fits, "
+    if fits < pruner.least_fits:
+        return f"{lead}and n_startup_steps = {pruner.least_fits} asks for more; lower it"
+    p = 0.5**fits
+    if p <= pruner.p_threshold or resampling.intensify:  # which drops what is worse on each fit all the same
+        return None
+    return f"{lead}of which the smallest p is {p:g}, above p_threshold = {pruner.p_threshold:g}; take more, or raise it"
 
 
 def rename_rival(text: str, numbers: Mapping[int, int], study: str) -> str:

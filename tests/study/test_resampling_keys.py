@@ -19,6 +19,7 @@ from hpo.study.input.study_file import parse_definition
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.operations.evaluation_study import parameter_values_of
 from hpo.study.operations.fork import fork_study
+from hpo.study.racing import explain_idle_pruner
 from tests.report.helpers import filled
 from tests.study.helpers import holder, make_study
 
@@ -33,6 +34,25 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def parsed(**keys: Any) -> Definition:
     table = {"dataset": "mnist", "parameters": {"epochs": 2}, **keys}
     return parse_definition(table, "small", Path.cwd())[1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ({"folds": 3}, "3 fits, of which the smallest p is 0.125, above p_threshold = 0.1; take more, or raise it"),
+        ({"seeds": 2, "pruner": {"name": "wilcoxon", "p_threshold": 0.25}}, None),
+        ({"folds": 4}, None),
+        ({"folds": 3, "intensify": True}, None),
+        ({"folds": 3, "pruner": "median"}, None),
+        (
+            {"folds": 5, "intensify": True, "pruner": {"name": "wilcoxon", "n_startup_steps": 6}},
+            "5 fits, and n_startup_steps = 6 asks for more; lower it",
+        ),
+    ],
+)
+def test_a_pruner_that_drops_nothing_is_told_of(keys: dict[str, Any], line: str | None) -> None:
+    told = None if line is None else f"pruner wilcoxon will drop nothing: each trial has {line}"
+    assert explain_idle_pruner(parsed(**{"pruner": "wilcoxon", **keys})) == told
 
 
 # ---- keys
