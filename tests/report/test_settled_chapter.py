@@ -28,17 +28,18 @@ from hpo.study import Study
 from tests.study.helpers import holder, make_study
 
 
-def told(folder: Path, values: Sequence[float], *, error: float | None = 0.003, **keys: Any) -> Study:
-    """A study whose trials have these values, as long as any is begun."""
+def told(folder: Path, values: Sequence[float], *, error: float | None = 0.003, pruned: int = 0, **keys: Any) -> Study:
+    """A study whose trials have these values, as long as any is begun; the first of them are pruned."""
     study = make_study(folder, **{"trials": len(values), "parameters": {"dropout": {"low": 0.0, "high": 0.5}}, **keys})
-    for value in values:
+    for place, value in enumerate(values):
         claim = study.claim(holder())
         if claim is None:
             break
+        state = TrialState.PRUNED if place < pruned else TrialState.COMPLETE
         if error is not None:
             study.storage.set_trial_user_attr(claim.id, "standard_error", error)
         claim.trial.suggest_float("dropout", 0.0, 0.5)
-        study.storage.set_trial_state_values(claim.id, TrialState.COMPLETE, [float(value)])
+        study.storage.set_trial_state_values(claim.id, state, [float(value)])
     return study
 
 
@@ -123,7 +124,7 @@ def test_what_is_better_than_a_constant_prediction_is_something(tmp_path: Path) 
     null = explain_null_result(read_results(guesses))
     assert null is not None
     assert str(null).startswith("nothing was found: ")
-    assert "no better than always predicting the same, 0.5:" in null.reason
+    assert "cannot be told from always predicting the same, 0.5:" in null.reason
 
 
 def test_a_score_that_is_good_by_its_choice_alone_is_nothing(tmp_path: Path) -> None:
@@ -148,6 +149,15 @@ def test_trials_are_equal_by_what_differs_between_them(tmp_path: Path) -> None:
         39, "val_loss", 0.261, 0.262, 0.25, 0.27, 0.02, 0.02, 0.001, 0.9, (), 40, 0, 400, 1, difference_errors=errors
     )
     assert explain_null_result(replace(results, corrected=paired)) is None
+
+
+def test_configurations_that_are_worse_than_chance_makes_them_are_no_null_result(tmp_path: Path) -> None:
+    equal = 0.3 + 0.001 * np.random.default_rng(0).standard_normal(30)
+    worse = [*np.linspace(0.34, 0.6, 10), *equal]
+    keys: dict[str, Any] = {"error": 0.005, "objective": "val_loss"}
+    assert explain_null_result(read_results(told(tmp_path, equal, name="equal", **keys))) is not None
+    assert explain_null_result(read_results(told(tmp_path, worse, name="worse", seed=1, **keys))) is None
+    assert explain_null_result(read_results(told(tmp_path, worse, name="pruned", seed=2, pruned=10, **keys))) is None
 
 
 def study_values(study: Study) -> list[float]:

@@ -58,7 +58,8 @@ def explain_null_result(results: Results) -> NullResult | None:
     The best of n equal configurations is above them by chance. It is compared with what a model reaches that always
     predicts the same, where that is known: not to be better means that nothing was found. Nor is anything where it is
     better as it stands, but its corrected score, which allows for the choice of its epoch too, may not be. Without such
-    a model it is compared with the median of the trials, by the noise of what differs between them.
+    a model it is compared with the median of the trials, by the noise of what differs between them; where others are
+    further below it than chance makes them, configurations do differ, however many are as good as the best.
     """
     outlook, best = results.outlooks[-1] if results.outlooks else None, results.best
     if outlook is None or not math.isfinite(outlook.noise) or best is None or best.value is None:
@@ -73,17 +74,23 @@ def explain_null_result(results: Results) -> NullResult | None:
             return _explain_corrected(results, shown, constant)
         return NullResult(
             "nothing was found",
-            f"{shown} is no better than always predicting the same, {values_text(metric, constant)}: the best of as "
+            f"{shown} cannot be told from always predicting the same, {values_text(metric, constant)}: the best of as "
             f"many guesses is up to {gain_text(metric, lead)} better by chance",
         )
     lead, median = chance_lead(len(values), own_error(results) or outlook.noise), statistics.median(values)
-    if sign * (best.value - median) > lead:
+    if sign * (best.value - median) > lead or any(sign * (median - value) > lead for value in _list_values(results)):
         return None
     return NullResult(
         "no configuration is better than the others",
         f"{shown} is {gain_text(metric, abs(best.value - median))} better than their median, and the best of as many "
         f"equal configurations is up to {gain_text(metric, lead)} better by chance",
     )
+
+
+def _list_values(results: Results) -> list[float]:
+    """List the values of all configurations that have one: those that were pruned, too, for what they reached."""
+    pruned = [row.value for row in results.trials if row.state == "PRUNED" and row.failure is None]
+    return [value for value in (*(row.value for row in results.ranked), *pruned) if value is not None]
 
 
 def _explain_corrected(results: Results, shown: str, constant: float) -> NullResult | None:
