@@ -346,8 +346,8 @@ def test_checks_of_the_data_say_nothing_where_nobody_has_looked() -> None:
     assert {f.check for f in run_checks(looked_at(unlabelled=3))} & names == {"leaks", "validation_set", "unlabelled"}
 
 
-def of_folds(values: np.ndarray[Any, Any]) -> Results:
-    """A study whose trials have these accuracies on each of their folds: (trials, folds)."""
+def of_folds(values: np.ndarray[Any, Any], resampling: Resampling | None = None, **keys: Any) -> Results:
+    """A study whose trials have these accuracies on each of their folds, or of other fits: (trials, fits)."""
     plain_study = study(count=len(values))
     rows = [
         replace(
@@ -358,7 +358,8 @@ def of_folds(values: np.ndarray[Any, Any]) -> Results:
         )
         for row, each in zip(plain_study.trials, values, strict=True)
     ]
-    definition = plain_study.definition.model_copy(update={"resampling": Resampling(folds=values.shape[1])})
+    keys["resampling"] = resampling or Resampling(folds=values.shape[1])
+    definition = plain_study.definition.model_copy(update=keys)
     return replace(plain_study, trials=tuple(rows), definition=definition)
 
 
@@ -383,6 +384,28 @@ def test_folds_that_disagree_and_a_fold_unlike_the_others_are_found() -> None:
     odd = quality + noise - 0.3 * (np.arange(5) == 2)
     assert "fold 3 of 5 has a mean val_accuracy of 49.39 %" in shown("folds", of_folds(odd))[0].evidence
     assert not shown("folds", plain())
+    assert not shown("folds", of_folds(0.8 + noise, resplit="per_trial"))  # no two trials have a fold in common
+
+
+def test_fits_that_disagree_are_called_what_they_are() -> None:
+    values = 0.8 + np.random.default_rng(5).normal(0, 0.01, (8, 5))
+    [seeds] = shown("folds", of_folds(values, Resampling(seeds=5)))
+    assert seeds.title == "seeds that disagree"
+    assert seeds.evidence.endswith("which configuration is better depends on the seed")
+    assert "use more seeds" in seeds.advice
+    odd = values - 0.3 * (np.arange(5) == 2)
+    splits, alone = shown("folds", of_folds(odd, Resampling(holdout=5)))
+    assert (alone.title, splits.title) == ("a split unlike the others", "splits that disagree")
+    assert "use more random splits" in splits.advice
+    assert "fold" not in alone.evidence + alone.advice + splits.evidence + splits.advice
+
+
+def test_the_best_of_all_folds_is_the_best_of_the_study() -> None:
+    results = of_folds(np.random.default_rng(5).normal(0.8, 0.01, (8, 5)))
+    last = results.trials[-1]
+    equal = replace(last, values=(max(row.value or 0.0 for row in results.trials) + 1e-12,))
+    [finding] = shown("folds", replace(results, trials=(*results.trials[:-1], equal)))
+    assert f"trial {last.number} is the best of all" in finding.evidence
 
 
 def runs(*scores: float, divided: bool = False, moved: Sequence[float] = ()) -> Any:

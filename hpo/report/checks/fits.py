@@ -21,12 +21,13 @@ Evaluations = Sequence[EvaluationResults]
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SIGNIFICANCE = 0.05
 FEWEST_TRIALS, FEWEST_FITS = 3, 3
+MORE = {"fold": "more folds or repeats", "split": "more random splits", "seed": "more seeds"}
 
 
 def folds(results: Results, _: Evaluations) -> list[Finding]:
     """Check whether folds agree: on how well models do, and on which configurations are better."""
-    if not results.definition.several_fits:
-        return []
+    if not results.definition.several_fits or not results.definition.shares_validation:
+        return []  # trials with folds of their own have none in common
     fits = results.definition.fits
     values = {row.number: fit_values(results, row) for row in results.trials if row.comparable}
     whole = {number: each for number, each in values.items() if len(each) == len(fits)}
@@ -58,16 +59,18 @@ def _odd_fold(results: Results, fits: Sequence[Fit], table: Array) -> list[Findi
     if odd is None or found[odd] * len(means) > SIGNIFICANCE:
         return []
     metric, rest = results.objective.metric, [mean for name, mean in means.items() if name != odd]
+    kind = _kind(results)
+    together = '; folds = { by = "group" } keeps what belongs together in one fold' if kind == "fold" else ""
     return [
         Finding(
             "folds",
-            "a fold unlike the others",
+            f"a {kind} unlike the others",
             "note",
             f"over all trials, {odd} has a mean {metric} of {values_text(metric, means[odd])}, the others from "
             f"{values_text(metric, min(rest))} to {values_text(metric, max(rest))} (p = "
             f"{min(1.0, found[odd] * len(means)):.2g})",
-            "look at the samples of that fold: they may be of another source, group or time, or be labelled otherwise; "
-            'folds = { by = "group" } keeps what belongs together in one fold',
+            f"look at the samples of that {kind}: they may be of another source, group or time, or be labelled "
+            f"otherwise{together}",
         )
     ]
 
@@ -83,19 +86,29 @@ def _ranking(results: Results, numbers: Sequence[int], table: Array) -> Finding:
     most = fits * (trials**3 - trials) - ties
     agreement = 12 * float(((sums - sums.mean()) ** 2).sum()) / (fits * most) if most > 0 else 0.0
     p = float(chi2.sf(fits * (trials - 1) * agreement, trials - 1))
-    best = int(np.argmin(table.mean(axis=1) * results.signs[0]))
+    known = results.best is not None and results.best.number in numbers
+    best = results.best.number if known else numbers[int(np.argmin(table.mean(axis=1) * results.signs[0]))]
     wins = _count_wins(numbers, ranks)
-    first = f"trial {numbers[best]} is the best of all, and the best in {wins.get(numbers[best], 0)} of {fits} fits"
+    first = f"trial {best} is the best of all, and the best in {wins.get(best, 0)} of {fits} fits"
     evidence = f"{first}; the fits' rankings of {trials} trials agree by {agreement:.2f} (Kendall's W; p = {p:.2g})"
+    kind = _kind(results)
     if p <= SIGNIFICANCE:
-        return Finding("folds", "folds that agree", "ok", evidence, "")
+        return Finding("folds", f"{kind}s that agree", "ok", evidence, "")
     return Finding(
         "folds",
-        "folds that disagree",
+        f"{kind}s that disagree",
         "warning",
-        f"{evidence}: which configuration is better depends on the fold",
-        "take none of these trials for better than another; use more folds or repeats, or a wider space",
+        f"{evidence}: which configuration is better depends on the {kind}",
+        f"take none of these trials for better than another; use {MORE[kind]}, or a wider space",
     )
+
+
+def _kind(results: Results) -> str:
+    """Say what the fits of a trial are, if nothing else of several kinds: folds, random splits, or seeds."""
+    division = results.definition.fits[0].division
+    if division is None:
+        return "seed"
+    return "fold" if division.kind == "fold" else "split"
 
 
 def _count_wins(numbers: Sequence[int], ranks: Array) -> Mapping[int, int]:
