@@ -72,6 +72,11 @@ def test_samples_count_where_seeds_agree() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(0.9 * 0.1 / 1000), rel=0.06)
 
 
+def test_differences_that_cancel_each_other_have_a_mean_of_zero() -> None:
+    assert bootstrap_interval([0.1, 0.2, -0.3]).mean == 0.0
+    assert bootstrap_interval([0.1, 0.2, -0.299]).mean == pytest.approx(0.001 / 3)
+
+
 def test_a_single_seed_has_no_interval() -> None:
     found = bootstrap_interval([0.9])
     assert found.mean == 0.9

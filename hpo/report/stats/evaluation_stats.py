@@ -34,6 +34,7 @@ __all__ = [
     "compare_candidates",
     "explain_columns",
     "list_lost_runs",
+    "mean_of",
     "summarize_evaluation",
     "tabulate_scores",
 ]
@@ -279,7 +280,7 @@ def bootstrap_interval(values: Sequence[float], samples: Array | None = None, le
         level: of confidence.
     """
     scores = np.asarray(values, dtype=float)
-    count, mean = len(scores), float(scores.mean())
+    count, mean = len(scores), mean_of(scores)
     if count < 2:
         return Interval(mean, math.nan, math.nan, math.nan, count)
     rng = np.random.default_rng(0)
@@ -289,6 +290,12 @@ def bootstrap_interval(values: Sequence[float], samples: Array | None = None, le
         draws += _resample_means(samples.mean(0), rng)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high), float(scores.std(ddof=1)), count)
+
+
+def mean_of(values: Array) -> float:
+    """Return the mean; 0 of values that cancel each other but for rounding."""
+    mean = float(values.mean())
+    return 0.0 if abs(mean) <= 1e-12 * float(np.abs(values).max()) else mean
 
 
 def _expansion_factor(count: int, level: float) -> float:

@@ -5,6 +5,7 @@ Both met the same easy and the same hard samples, so that the difference is know
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -67,7 +68,8 @@ def compare_trials(table: SampleTable, results: Results, first: int, others: Seq
     rivals = [number for number in others if number in found]
     comparisons = []
     for number in rivals:
-        difference = float(draws.whole[place[first]] - draws.whole[place[number]])
+        one, other = (float(draws.whole[place[each]]) for each in (first, number))
+        difference = 0.0 if math.isclose(one, other, rel_tol=1e-12) else one - other  # means over fits are rounded
         differences = draws.in_bag[:, place[first]] - draws.in_bag[:, place[number]]
         tail = (1 - LEVEL) / len(rivals) / 2
         low, high = np.quantile(differences, [tail, 1 - tail])

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
-from hpo.report.stats.evaluation_stats import LEVEL, CorrectnessCache, Interval, bootstrap_interval
+from hpo.report.stats.evaluation_stats import LEVEL, CorrectnessCache, Interval, bootstrap_interval, mean_of
 from hpo.report.stats.mean_interval import mean_reach
 
 __all__ = [
@@ -123,9 +123,7 @@ def corrected_interval(differences: Sequence[float], ratio: float, level: float 
         level: of confidence.
     """
     values = np.asarray(differences, dtype=float)
-    count, mean = len(values), float(values.mean())
-    if abs(mean) <= 1e-12 * float(np.abs(values).max()):  # the rounding of the mean alone
-        mean = 0.0
+    count, mean = len(values), mean_of(values)
     if count < 2:
         return Interval(mean, math.nan, math.nan, math.nan, count)
     deviation = float(values.std(ddof=1))
