@@ -266,6 +266,17 @@ def repeated(results: Results, table: SampleTable, times: int) -> tuple[Results,
     return results, SampleTable({many.digest: many}, trials)
 
 
+def test_the_samples_of_trials_with_splits_of_their_own_are_drawn_together(
+    equal: tuple[Results, SampleTable],
+) -> None:
+    results, table = equal
+    results = replace(results, corrected=correct_selection(table, results))
+    assert f"The {SAMPLES} validation samples were drawn again" in str(corrected_score_chapter(results))
+    apart = results.definition.model_copy(update={"resplit": "per_trial"})
+    said = str(corrected_score_chapter(replace(results, definition=apart)))
+    assert f"Each trial has {SAMPLES} validation samples of its own. All of these together were drawn again" in said
+
+
 def test_samples_of_a_group_are_drawn_as_one(equal: tuple[Results, SampleTable]) -> None:
     results, table = equal
     once, many = (correct_selection(each, results) for each in (table, repeated(*equal, 10)[1]))

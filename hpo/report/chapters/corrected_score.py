@@ -79,11 +79,13 @@ def _groups_clause(score: CorrectedScore) -> str:
 
 def _method_text(results: Results, score: CorrectedScore, comparisons: Sequence[PairedComparison]) -> str:
     """Say how the numbers came about, and what they do not say."""
+    samples = f"{count_text(score.samples)} validation samples"
+    shared = results.definition.shares_validation
+    which = f"The {samples}" if shared else f"Each trial has {samples} of its own. All of these together"
     text = (
-        f"The {count_text(score.samples)} validation samples {_groups_clause(score)}were drawn again many times, with "
-        "replacement. In each "
-        "draw the best trial and epoch were chosen by the samples drawn, and scored on those left out (BBC-CV, "
-        "Tsamardinos et al. 2018). The interval is of the model as it was trained"
+        f"{which} {_groups_clause(score)}were drawn again many times, with replacement. In each draw the best trial "
+        "and epoch were chosen by the samples drawn, and scored on those left out (BBC-CV, Tsamardinos et al. 2018). "
+        "The interval is of the model as it was trained"
     )
     text += "." if score.fits > 1 else "; another seed adds its own chance, which `hpo evaluate` measures."
     if score.left_out:
