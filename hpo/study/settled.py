@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from hpo.utils.text import format_rough
+
 __all__ = [
     "FEWEST",
     "LEADERS",
@@ -87,8 +89,8 @@ class Outlook:
         elif math.isinf(self.gain):
             gain = f"what {rest} will gain cannot be told"
         else:
-            gain = f"{rest} {verb} expected to gain {self.gain:.2g}"
-        return f"after {self.trials} trials {gain}, and the noise of its values is {self.noise:.2g}"
+            gain = f"{rest} {verb} expected to gain {format_rough(self.gain)}"
+        return f"after {self.trials} trials {gain}, and the noise of its values is {format_rough(self.noise)}"
 
 
 def foresee(scores: Array, drawn: Array, noise: float, search: Search) -> Outlook:

@@ -12,6 +12,7 @@ __all__ = [
     "LONGEST_MESSAGE",
     "first_line",
     "format_number",
+    "format_rough",
     "format_stack",
     "format_traceback",
     "locate_error",
@@ -63,6 +64,12 @@ def format_number(value: float) -> str:
     """Return a number with six digits, and one from a million on as a whole number: 1637390, not 1.63739e+06."""
     text = f"{value:.6g}"
     return f"{value:.0f}" if "e+" in text and abs(value) < MOST_DIGITS else text
+
+
+def format_rough(value: float, digits: int = 2) -> str:
+    """Return a number with two significant digits, or as many as given, a large one written out: 0.014, 120, 12,000."""
+    text = f"{value:.{digits}g}"
+    return f"{float(text):,.0f}" if "e+" in text and abs(value) < MOST_DIGITS else text
 
 
 def first_line(error: object) -> str:

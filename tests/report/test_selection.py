@@ -227,7 +227,8 @@ def test_as_many_trials_are_within_the_noise_of_the_checks_as_of_the_rule(tmp_pa
     near = [row for row in results.ranked if within(results, table, row)]
     (finding,) = noise(results, ())
     count = len(near) - 1
-    assert f"; {number_of(count, 'other trial')} {'lies' if count == 1 else 'lie'} within one" in finding.evidence
+    differ = f"{number_of(count, 'other trial')} {'differs' if count == 1 else 'differ'} from the best by no more than"
+    assert f"; {differ} the standard error of the difference" in finding.evidence
     reason = choose_trial(results, "one_se", table).reason
     assert count == 0 or f"of the {len(near)} trials within one standard error" in reason
 

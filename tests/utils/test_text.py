@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo.utils.text import LONGEST_MESSAGE, first_line, format_traceback, shorten, shorten_message, summarize_error
+from hpo.utils.text import (
+    LONGEST_MESSAGE,
+    first_line,
+    format_rough,
+    format_traceback,
+    shorten,
+    shorten_message,
+    summarize_error,
+)
 
 
 class SilentError(Exception):
@@ -77,3 +85,9 @@ def test_values_are_shortened_to_one_line() -> None:
     assert shorten(list(range(10_000)), 20) == "[0, 1, 2, …98, 9999]"
     assert shorten(10**5000) == "a number of thousands of digits"
     assert len(shorten("x" * 10_000)) == 80
+
+
+def test_rough_numbers_are_written_out() -> None:
+    numbers = (0.01399, -0.5, 1.26, 123.4, -12_345.0, 1e-7)
+    assert [format_rough(each) for each in numbers] == ["0.014", "-0.5", "1.3", "120", "-12,000", "1e-07"]
+    assert [format_rough(1234.0, 3), format_rough(2.5e16), format_rough(float("nan"))] == ["1,230", "2.5e+16", "nan"]

@@ -34,6 +34,7 @@ from hpo.report.stats.evaluation_stats import (
 )
 from hpo.report.stats.null_result import explain_null_result
 from hpo.report.stats.trial_stats import standard_error
+from hpo.utils.text import format_rough
 
 __all__ = ["describe_evaluation", "interval_text", "write_verdict"]
 
@@ -195,7 +196,7 @@ def _single_run_text(results: Results, best: TrialRow) -> str:
     pairs = zip(results.objectives, best.values or (), strict=False)
     values = ", ".join(f"{metric_text(o.metric)} {values_text(o.metric, value)}" for o, value in pairs)
     if len(results.objectives) == 1 and best.standard_error is not None:
-        metric, error = results.objective.metric, f"{best.standard_error:.2g}"
+        metric, error = results.objective.metric, format_rough(best.standard_error)
         error = values_text(metric, best.standard_error) if is_share(metric) else error
         values += f" ± {error} (standard error{_describe_fits(results, best)})"
     count = len(results.ranked)

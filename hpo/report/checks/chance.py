@@ -13,6 +13,7 @@ from hpo.report.data.results import Results
 from hpo.report.format import number_of, percent_text
 from hpo.report.stats.variance_sources import Spread, measure_spread, ratio_interval
 from hpo.study import Definition
+from hpo.utils.text import format_rough
 
 __all__ = ["CHANCE_CHECKS", "seeds", "split"]
 
@@ -34,11 +35,11 @@ def seeds(results: Results, evaluations: Evaluations) -> list[Finding]:
     own = spread.variance / fits  # of a trial's value, which is the mean over its fits
     share = min(1.0, own / between) if between else 1.0
     bad = share > 0.5 and own > 0
-    mean = f", by {own**0.5:.2g} as the mean over {fits} fits," if fits > 1 else ","
+    mean = f", by {format_rough(own**0.5)} as the mean over {fits} fits," if fits > 1 else ","
     evidence = (
-        f"{results.objective.metric} varies by {spread.deviation:.2g} (standard deviation) from seed to seed{mean} and "
-        f"by {between**0.5:.2g} over the middle half of {number_of(len(values), 'trial')}: seeds make "
-        f"{percent_text(share)} of the variance"
+        f"{results.objective.metric} varies by {format_rough(spread.deviation)} (standard deviation) from seed to "
+        f"seed{mean} and by {format_rough(between**0.5)} over the middle half of "
+        f"{number_of(len(values), 'trial')}: seeds make {percent_text(share)} of the variance"
     )
     return [
         Finding(
@@ -74,8 +75,8 @@ def split(results: Results, evaluations: Evaluations) -> list[Finding]:
     changed, splits = _count_changes(varied)
     bad = (clear or 2 * changed > splits) and results.definition.fits[0].division is None
     evidence = (
-        f"another split moves {results.objective.metric} by {moved.deviation:.2g} (standard deviation), another seed "
-        f"by {seeded.deviation:.2g}"
+        f"another split moves {results.objective.metric} by {format_rough(moved.deviation)} (standard deviation), "
+        f"another seed by {format_rough(seeded.deviation)}"
     )
     if splits:
         evidence += f"; on {changed} of {number_of(splits, 'split')} another configuration than on most is the best"

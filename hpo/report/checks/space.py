@@ -24,6 +24,7 @@ from hpo.report.stats.trial_stats import (
 )
 from hpo.space import Dimension
 from hpo.space.domains import Choices, Range
+from hpo.utils.text import format_rough
 from hpo.utils.toml import toml_key, toml_value
 
 __all__ = ["SPACE_CHECKS"]
@@ -162,7 +163,8 @@ def density(results: Results, _: Evaluations) -> list[Finding]:
     reach = max(TOP_SHARE * abs(float(np.median(values)) - values[0]), difference_error(results) or 0.0)
     good = sum(abs(value - values[0]) <= reach for value in values)
     title, few = "trials in the good region", good < FEW_GOOD
-    evidence = f"{good} of {len(values)} trials lie within {reach:.3g} of the best value{adaptive_caveat(results)}"
+    near = f"within {format_rough(reach, 3)} of the best value{adaptive_caveat(results)}"
+    evidence = f"{good} of {len(values)} trials {'lies' if good == 1 else 'lie'} {near}"
     if not few:
         return [Finding("density", title, "ok", evidence)]
     narrow = _narrow_ranges(results)

@@ -24,6 +24,7 @@ from hpo.report.stats.trial_stats import (
     standard_error,
 )
 from hpo.study import Definition
+from hpo.utils.text import format_rough
 
 __all__ = ["TRUST_CHECKS", "advise_on_noise"]
 
@@ -96,7 +97,7 @@ def _retraining_finding(evaluation: EvaluationResults) -> Finding | None:
         "retraining noise",
         "unknown",
         f"{best.candidate.label} has been retrained from {score.count} fresh seeds, with a standard deviation of "
-        f"{score.deviation:.2g}; {alone}",
+        f"{format_rough(score.deviation)}; {alone}",
     )
 
 
@@ -136,7 +137,7 @@ def _difference_text(comparison: Comparison) -> str:
     difference = comparison.difference
     return (
         f"{difference.mean:.4g} over {comparison.second} from {difference.count} fresh seeds "
-        f"(interval {difference.low:.2g} to {difference.high:.2g})"
+        f"(interval {format_rough(difference.low)} to {format_rough(difference.high)})"
     )
 
 
@@ -161,8 +162,8 @@ def search_seed(results: Results, _: Evaluations) -> list[Finding]:
             "search_seed",
             "repeatability",
             "note" if bad else "ok",
-            f"the best values of random halves of the trials differ by up to {distance:.3g} (upper quartile; an "
-            f"estimate of how much another seed would differ{caution})",
+            f"the best values of random halves of the trials differ by up to {format_rough(distance, 3)} (upper "
+            f"quartile; an estimate of how much another seed would differ{caution})",
             "repeat the study with another seed, or run more trials" if bad else "",
         )
     ]
@@ -188,7 +189,9 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     error = math.hypot(alone or 0.0, retraining or 0.0)
     values = np.array([row.value for row in results.ranked], dtype=float)
     samples = count_validation_samples(results)
-    head = f"the standard error is {error:.2g}" + (f" ({count_text(samples)} validation samples)" if samples else "")
+    head = f"the standard error is {format_rough(error)}" + (
+        f" ({count_text(samples)} validation samples)" if samples else ""
+    )
     if len(values) < 2:
         return [Finding("noise", "noise of the objective", "ok", head)]
     paired = np.array([_difference_noise(results, row, retraining) for row in results.ranked[1:]])
@@ -198,15 +201,15 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     # What the best of so many equals leads their median by, and a standard error more.
     chance = own * (float(norm.ppf(1 - 1 / (len(values) + 1))) + 1)
     ties = int((np.abs(values[1:] - values[0]) <= paired).sum())
-    within = "one standard error"
-    if results.corrected is not None:
-        within = "one standard error of the difference"
-    elif not results.definition.shares_validation:
-        within = "one standard error of a difference, on a split each,"
+    near = f"{number_of(ties, 'other trial')} {'lies' if ties == 1 else 'lie'} within one standard error of the best"
+    if results.corrected is not None or not results.definition.shares_validation:
+        differ = f"{number_of(ties, 'other trial')} {'differs' if ties == 1 else 'differ'} from the best"
+        near = f"{differ} by no more than the standard error of the difference"
     null = explain_null_result(results)
     if null is not None or lead <= chance:
         why = null or (
-            f"the best leads the median of {len(values)} trials by {lead:.2g}, where chance alone reaches {chance:.2g}"
+            f"the best leads the median of {len(values)} trials by {format_rough(lead)}, where chance alone "
+            f"reaches {format_rough(chance)}"
         )
         advice = f"{advise_on_noise(results.definition)}, or vary parameters that matter more"
         return [Finding("noise", "no winner among single runs", "warning", f"{head}; {why}", advice)]
@@ -215,7 +218,7 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
             "noise",
             "noise of the objective",
             "note" if ties else "ok",
-            f"{head}; {number_of(ties, 'other trial')} {'lies' if ties == 1 else 'lie'} within {within} of the best",
+            f"{head}; {near}",
             "choose among them by cost, or evaluate them from more seeds" if ties else "",
         )
     ]

@@ -7,6 +7,7 @@ from typing import Any
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import finite
 from hpo.study.attributes import STANDARD_ERROR
+from hpo.utils.text import format_rough
 
 __all__ = ["shown_front", "shown_trials", "trial_table"]
 
@@ -75,7 +76,7 @@ def _join_error(row: dict[str, Any], results: Results) -> dict[str, Any]:
     metric, error = results.objective.metric, row.get(STANDARD_ERROR)
     if not results.definition.several_fits:
         return row
-    joined = row[metric] if error is None or row[metric] is None else f"{row[metric]:.6g} ± {error:.2g}"
+    joined = row[metric] if error is None or row[metric] is None else f"{row[metric]:.6g} ± {format_rough(error)}"
     return {key: value for key, value in {**row, metric: joined}.items() if key != STANDARD_ERROR}
 
 
