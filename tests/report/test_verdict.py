@@ -12,6 +12,8 @@ from optuna.trial import TrialState
 
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.finding import Finding
+from hpo.report.checks.trust import record
+from hpo.report.data.results import read_results
 from hpo.report.report_data import ReportData, read_report_data
 from hpo.report.stats.trial_stats import standard_error
 from hpo.study import Objective, Study
@@ -159,3 +161,29 @@ def test_only_a_plain_accuracy_has_a_standard_error_of_its_samples(tmp_path: Pat
     other = Objective(metric=metric, direction="maximize")
     definition = results.definition.model_copy(update={"objectives": (other,)})
     assert standard_error(replace(results, definition=definition)) is None
+
+
+def test_of_a_study_without_a_result_the_next_step_is_one_that_helps(tmp_path: Path) -> None:
+    pruned = make_study(tmp_path, "pruned", parameters=DEPTHS, trials=2)
+    unmet = make_study(tmp_path, "unmet", parameters=DEPTHS, trials=2, constraints=["parameter_count <= 5"])
+    for study in (pruned, unmet):
+        while (claim := study.claim(holder())) is not None:
+            study.suggest_config(claim)
+            if study is unmet:
+                study.storage.set_trial_user_attr(claim.id, "failure", "infeasible")
+            study.storage.set_trial_state_values(claim.id, TrialState.PRUNED, [0.5])
+    assert lines(pruned)[2] == "Next: prune later, or not at all: no trial has come to its end."
+    data = replace(
+        read_report_data(unmet), findings=(Finding("x", "x", "warning", "few samples", "take more of them"),)
+    )
+    assert write_verdict(data)[2].startswith("Next: loosen the constraints")
+    (said,) = record(read_results(pruned), ())
+    assert (said.level, said.advice) == ("note", "")
+
+
+def test_the_noise_of_a_function_is_not_said_to_be_of_validation_data(tmp_path: Path) -> None:
+    data = told(tmp_path, [0.970, 0.972])
+    foreign = data.results.definition.model_copy(update={"foreign": True})
+    assert "(sampling noise in the validation data alone reaches" in write_verdict(data)[1]
+    said = write_verdict(replace(data, results=replace(data.results, definition=foreign)))[1]
+    assert "which may be chance (the noise of its values alone reaches" in said

@@ -282,12 +282,14 @@ class _Lead:
 
 def _describe_leads(results: Results, leads: Sequence[_Lead]) -> list[str]:
     metric, lines = results.objective.metric, list[str]()
+    # What a function's value is measured on, the function knows.
+    noise = "sampling noise in the validation data" if results.definition.configured else "the noise of its values"
     clear = [each for each in leads if each.reach is not None and each.gain > each.reach]
     close = [each for each in leads if each not in clear]
     if clear:
         reaches = names_text(list(dict.fromkeys(gain_text(metric, each.reach or 0.0) for each in clear)))
         lines.append(
-            f"It leads {_rivals_text(metric, clear)}, more than sampling noise in the validation data explains "
+            f"It leads {_rivals_text(metric, clear)}, more than {noise} explains "
             f"({reaches}); with {_count_seeds(results)} each that is no proof."
         )
     known = [each.reach for each in close if each.reach is not None]
@@ -296,7 +298,7 @@ def _describe_leads(results: Results, leads: Sequence[_Lead]) -> list[str]:
         lines.append(f"It leads {_rivals_text(metric, close)}{more}")
     elif close:
         also = " also" if clear else ""
-        reach = f" (sampling noise in the validation data alone reaches {gain_text(metric, max(known))})"
+        reach = f" ({noise} alone reaches {gain_text(metric, max(known))})"
         lines.append(
             f"No winner: it{also} leads {_rivals_text(metric, close)}, which may be chance{'' if clear else reach}."
         )
@@ -348,15 +350,18 @@ def _baseline_sentences(results: Results, best: TrialRow) -> list[str]:
 def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
     """Return the advice of the first warning, for an evaluation of a faulty study measures the fault; or a command."""
     results, findings = data.results, data.findings
+    ended = not results.remaining_trials or results.stop_reason is not None
+    if results.best is None and ended and _all_infeasible_clause(results):
+        return "Next: loosen the constraints, or widen the space to configurations that satisfy them."
     warning = next((each for each in findings if each.level == "warning" and each.advice), None)
     if warning is not None:
         more = sum(each.level == "warning" for each in findings) - 1
         others = f" ({number_of(more, 'more warning')} below)" if more else ""
         return sentence(f"Next: {warning.advice.removesuffix('.')}{others}")
-    if results.remaining_trials and not results.stop_reason:
+    if not ended:
         return f"Next: {'resume' if results.started_at else 'start'} it with `{format_command(results, 'launch')}`."
-    if results.best is None and _all_infeasible_clause(results):
-        return "Next: loosen the constraints, or widen the space to configurations that satisfy them."
+    if results.best is None and results.counts["PRUNED"] and not results.counts["FAIL"]:
+        return "Next: prune later, or not at all: no trial has come to its end."
     if results.best is None:
         return "Next: find out why no trial is complete; the chapter Cost lists the failures with their messages."
     if results.definition.learned:

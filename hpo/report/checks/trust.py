@@ -291,16 +291,16 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
     left = f"{results.remaining_trials} left"
     if results.remaining_trials and results.stop_reason:
         left += f", and none is begun: {results.stop_reason}"
-    lacking = best is None or (results.remaining_trials > 0 and not results.stop_reason)
+    unfinished = results.remaining_trials > 0 and not results.stop_reason
     seed = "" if results.definition.foreign else f"; seed {results.definition.seed}"
     return [
         Finding(
             "record",
             "record",
-            "note" if lacking else "ok",
+            "note" if unfinished or best is None else "ok",
             f"study {results.name}: {number_of(len(results.trials), 'trial')}, {left}; best "
             f"{results.objective.metric} {value}{seed}",
-            f"finish it: `{format_command(results, 'launch')}`" if lacking else "",
+            f"finish it: `{format_command(results, 'launch')}`" if unfinished else "",
         )
     ]
 
