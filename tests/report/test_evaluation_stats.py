@@ -13,7 +13,12 @@ from scipy import stats
 
 from hpo.config.trial_config import TrialConfig
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
-from hpo.report.stats.evaluation_stats import bootstrap_interval, compare_candidates, summarize_evaluation
+from hpo.report.stats.evaluation_stats import (
+    bootstrap_interval,
+    compare_candidates,
+    explain_columns,
+    summarize_evaluation,
+)
 from hpo.study import Objective
 
 
@@ -108,6 +113,13 @@ def test_a_clear_winner_and_its_bias() -> None:
     assert said.tied == ()
     assert said.scores[0].bias == pytest.approx(0.015)
     assert [each.second for each in said.comparisons] == ["trial 2", "baseline"]
+
+
+def test_only_columns_that_are_there_are_explained() -> None:
+    chosen, other = candidate("trial 4", [0.95], validation=[0.96], chosen=0.97), candidate("trial 4", [0.9])
+    own, elsewhere = explain_columns(evaluation(chosen)), explain_columns(evaluation(other))
+    assert own.startswith("chosen: the score in the study; bias: how much better chosen is than validation")
+    assert elsewhere.startswith("deviation: over seeds; ")
 
 
 def test_a_bias_that_is_the_rounding_of_a_mean_is_none() -> None:

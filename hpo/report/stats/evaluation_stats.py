@@ -335,10 +335,12 @@ def explain_columns(evaluation: EvaluationResults) -> str:
     """Explain in a line what the columns of `tabulate_scores` are."""
     fresh = "fresh_seeds" if evaluation.function else "validation"
     scored = "fresh_seeds" if evaluation.function else "test"
-    biased = not (evaluation.refit or evaluation.divided)
+    chosen = any(candidate.study_score is not None for candidate in evaluation.candidates)  # none was on other data
+    biased = chosen and not (evaluation.refit or evaluation.divided)
+    study = "chosen: the score in the study; " if chosen else ""
     bias = f"bias: how much better chosen is than {fresh}, the price of choosing; " if biased else ""
     return (
-        f"chosen: the score in the study; {bias}deviation: over seeds; low, high: 95 % interval of {scored}; "
+        f"{study}{bias}deviation: over seeds; low, high: 95 % interval of {scored}; "
         "better_by: what the first row gains over this one"
     )
 
