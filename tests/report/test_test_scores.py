@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -86,6 +87,18 @@ def test_reads_of_the_test_set_are_counted(tmp_path: Path) -> None:
     assert f"The test set of mnist has been read {looked} times" in texts(list(chapter(study).blocks))
 
 
+def test_a_configuration_that_a_comparison_calls_otherwise_is_counted_once(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    number = best_of(study)
+    evaluated(study, [number], scores(number), seeds=2)
+    found = read_report_data(study)
+    labels = ("trial 0", f"{study.name} trial 0", "other trial 0")
+    reads = [replace(found.test_set_reads[0], configuration=label) for label in labels]
+    told = test_scores.test_scores_chapter(found.results, found.evaluations, found.evaluation_stats, reads, None)
+    assert told is not None
+    assert "has been read 3 times: 3 times by runs of 2 configurations" in texts(list(told.blocks))
+
+
 def test_runs_that_are_left_are_said_with_the_command_that_does_them(tmp_path: Path) -> None:
     study = filled(tmp_path, trials=6, baseline=BASELINE)
     number = best_of(study)
@@ -106,6 +119,10 @@ def test_other_data_and_refits_have_their_own_part(tmp_path: Path) -> None:
     titles = [block.text for block in chapter(study).blocks if isinstance(block, Subtitle)]
     assert titles[0] == "On mnist"
     assert {"On mnist, refit", "Transfer to fashion_mnist"} <= set(titles)
+    figures = {each.title: str(each.caption) for each in chapter(study).blocks if isinstance(each, Figure)}
+    assert set(figures) == {"Study score, fresh seeds, test", "Fresh seeds and test"}
+    assert "diamonds" in figures["Study score, fresh seeds, test"]
+    assert "diamonds" not in figures["Fresh seeds and test"]  # other data have no score in the study
 
 
 def test_without_an_evaluation_the_score_is_called_optimistic(tmp_path: Path) -> None:

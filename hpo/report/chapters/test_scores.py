@@ -61,7 +61,7 @@ def test_scores_chapter(
     if not results.definition.configured:
         return Chapter("honest", "Scores from fresh seeds", blocks)
     if test_set_reads or results.definition.dataset.tested:
-        blocks.append(Text(_test_set_reads_text(test_set_reads), quiet=True))
+        blocks.append(Text(_test_set_reads_text(results.name, test_set_reads), quiet=True))
     return Chapter("honest", "Test scores", blocks)
 
 
@@ -235,14 +235,17 @@ def _significance_text(comparison: Comparison) -> str:
     return "yes, better" if comparison.difference.mean > 0 else "yes, worse"
 
 
-def _test_set_reads_text(reads: Sequence[TestSetRead]) -> str:
-    """Count the reads of each test set: with every one, choosing by what it showed becomes easier."""
+def _test_set_reads_text(study: str, reads: Sequence[TestSetRead]) -> str:
+    """Count the reads of each test set: with every one, choosing by what it showed becomes easier.
+
+    A comparison of two studies calls a configuration of this one by its name, too: `wine trial 3`.
+    """
     if not reads:
         return NOT_READ
     parts = []
     for dataset, count in Counter(read.dataset for read in reads).items():
         own = [read for read in reads if read.dataset == dataset and not read.by.endswith(f" {REFERENCE}")]
-        configurations = number_of(len({read.configuration for read in own}), "configuration")
+        configurations = number_of(len({read.configuration.removeprefix(f"{study} ") for read in own}), "configuration")
         readers = [f"{_times(len(own))} by runs of {configurations}"] if own else []
         readers += [f"{_times(count - len(own))} by reference models"] if count > len(own) else []
         parts.append(f"The test set of {dataset} has been read {_times(count)}: {names_text(readers)}.")
@@ -258,7 +261,13 @@ def _times(count: int) -> str:
 
 def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index: int) -> Figure:
     """Draw each configuration's score in the study, from fresh seeds, and on the test set, with intervals."""
-    title = "Study score and fresh seeds" if evaluation.function else "Study score, fresh seeds, test"
+    chosen = any(score.study_score is not None for score in stats.scores)  # none was on other data
+    parts = [
+        *(["study score"] if chosen else []),
+        "fresh seeds",
+        *(["test"] if any(score.test for score in stats.scores) else []),
+    ]
+    title = (", " if len(parts) > 2 else " and ").join(parts).capitalize()
     figure = Figure(f"honest-{index}", title)
     scores = [score for score in stats.scores if score.validation or score.test]
     if not scores:
@@ -295,9 +304,8 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
         shapes=shapes,
         annotations=names,
     )
-    caption = (
-        "Large dots are means over seeds, lines their 95 % intervals, small dots single seeds; diamonds are the scores "
-        "in the study."
+    caption = "Large dots are means over seeds, lines their 95 % intervals, small dots single seeds" + (
+        "; diamonds are the scores in the study." if chosen else "."
     )
     if shapes:
         caption += " Dashed lines are reference models of scikit-learn."
