@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import jsonschema
 import numpy as np
+import pytest
 from optuna.trial import TrialState
 
 from hpo.report.chapters.blocks import Note, Table, Text
@@ -23,13 +24,31 @@ from hpo.report.data.results import read_results
 from hpo.report.data.summary import study_summary
 from hpo.report.render.json import report_schema
 from hpo.report.report_data import read_report_data
+from hpo.report.stats.choice import choose_trial
 from hpo.report.stats.null_result import explain_null_result, list_leaders
 from hpo.study import Study
 from tests.study.helpers import holder, make_study
 
 
-def told(folder: Path, values: Sequence[float], *, error: float | None = 0.003, pruned: int = 0, **keys: Any) -> Study:
-    """A study whose trials have these values, as long as any is begun; the first of them are pruned."""
+def told(
+    folder: Path,
+    values: Sequence[float],
+    *,
+    error: float | None = 0.003,
+    pruned: int = 0,
+    reported: Sequence[float] = (),
+    **keys: Any,
+) -> Study:
+    """A study whose trials have these values, as long as any is begun.
+
+    Args:
+        folder: where it is.
+        values: of the trials.
+        error: standard error of each.
+        pruned: how many of the first are pruned.
+        reported: scores of folds that each reports to Optuna's terminator.
+        keys: of `make_study`.
+    """
     study = make_study(folder, **{"trials": len(values), "parameters": {"dropout": {"low": 0.0, "high": 0.5}}, **keys})
     for place, value in enumerate(values):
         claim = study.claim(holder())
@@ -38,6 +57,8 @@ def told(folder: Path, values: Sequence[float], *, error: float | None = 0.003, 
         state = TrialState.PRUNED if place < pruned else TrialState.COMPLETE
         if error is not None:
             study.storage.set_trial_user_attr(claim.id, "standard_error", error)
+        if reported:
+            study.storage.set_trial_system_attr(claim.id, "terminator:cv_scores", list(reported))
         claim.trial.suggest_float("dropout", 0.0, 0.5)
         study.storage.set_trial_state_values(claim.id, state, [float(value)])
     return study
@@ -158,6 +179,16 @@ def test_configurations_that_are_worse_than_chance_makes_them_are_no_null_result
     assert explain_null_result(read_results(told(tmp_path, equal, name="equal", **keys))) is not None
     assert explain_null_result(read_results(told(tmp_path, worse, name="worse", seed=1, **keys))) is None
     assert explain_null_result(read_results(told(tmp_path, worse, name="pruned", seed=2, pruned=10, **keys))) is None
+
+
+def test_scores_of_folds_that_a_function_reports_are_the_error_of_its_value(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"error": None, "objective": "val_roc_auc"}
+    silent = read_results(told(tmp_path, [0.80, 0.81, 0.90], name="silent", **keys))
+    assert choose_trial(silent, "one_se").reason == "it has the best value, whose standard error is not known"
+    results = read_results(told(tmp_path, [0.80, 0.81, 0.90], reported=[0.8, 0.9, 1.0], name="said", seed=1, **keys))
+    assert results.best is not None
+    assert results.best.standard_error == pytest.approx(0.1 * (1 / 3 + 1 / 2) ** 0.5)
+    assert "of the 2 trials within one standard error" in choose_trial(results, "one_se").reason
 
 
 def study_values(study: Study) -> list[float]:

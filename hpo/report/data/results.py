@@ -29,11 +29,10 @@ from hpo.study import Budget, Definition, Objective, Study
 from hpo.study.attributes import (
     RACED,
     STAGE_EPOCHS,
-    STANDARD_ERROR,
     TRIAL_SEED,
     read_fit_returns,
-    read_number,
     read_origin,
+    read_standard_error,
     read_table,
     read_text,
     read_whole,
@@ -79,7 +78,8 @@ class TrialRow:
             `epochs`.
         fit_returns: its first objective as a loop of the user's own returned it for each fit, by the fit's number;
             empty where its values are of an epoch.
-        standard_error: of its first objective's value, the mean over its fits; None for a trial of one.
+        standard_error: of its first objective's value, as it was recorded: of the mean over its fits, of the validation
+            samples, or what an objective function says; None where it was not.
         raced: by which trial it was dropped on their shared fits; None for any other.
         stage_epochs: after how many epochs its first fits ended by themselves; None where it has had all at once.
         value_from: of a training loop's trial, where its values come from (`best epoch`, `last report`, `returned`);
@@ -379,7 +379,7 @@ def _make_row(
         value_from=read_origin(attrs),
         fits=fits,
         fit_returns=read_fit_returns(attrs, fits),
-        standard_error=read_number(attrs, STANDARD_ERROR),
+        standard_error=read_standard_error(attrs, trial.system_attrs),
         raced=read_text(attrs, RACED),
         stage_epochs=read_whole(attrs, STAGE_EPOCHS),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -117,11 +117,15 @@ def _choose_cheapest(results: Results, table: SampleTable | None, among: Collect
         )
     best = results.best
     assert best is not None
-    near = _list_near(results, best, table)
+    paired = {} if table is None else paired_errors(table, results, best.number)
+    error = standard_error(results)
+    near, known = _list_near(results, best, paired, error or 0.0), error is not None or bool(paired)
     allowed = [row for row in near if among is None or row.number in among] or [best]
     if len(near) == 1:
-        return Choice(best, "one_se", "no other trial is within one standard error of it")
-    group = f"of the {count_text(len(near))} trials within one standard error of the best {_metric(results)}"
+        alone = "no other trial is within one standard error of it"
+        return Choice(best, "one_se", alone if known else "it has the best value, whose standard error is not known")
+    within = "within one standard error of" if known else "that share"
+    group = f"of the {count_text(len(near))} trials {within} the best {_metric(results)}"
     smallest = _list_smallest(allowed)
     fastest = _list_fastest(smallest)
     reason = _describe_cost(allowed, smallest, fastest)
@@ -132,10 +136,8 @@ def _metric(results: Results) -> str:
     return metric_text(results.objective.metric)
 
 
-def _list_near(results: Results, best: TrialRow, table: SampleTable | None) -> list[TrialRow]:
+def _list_near(results: Results, best: TrialRow, paired: Mapping[int, float], alone: float) -> list[TrialRow]:
     """List the trials within one standard error of the best, the best first."""
-    paired = {} if table is None else paired_errors(table, results, best.number)
-    alone = standard_error(results) or 0.0
     return [
         row for row in results.ranked if abs((row.value or 0.0) - (best.value or 0.0)) <= paired.get(row.number, alone)
     ]
