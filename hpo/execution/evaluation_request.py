@@ -41,7 +41,7 @@ class EvaluationRequest:
             )
         if self.dataset is not None and self.datasets:
             raise RequestError("evaluate: give --dataset or --datasets, not both")
-        if len(self.datasets) == 1:
+        if self.datasets and len({repr(each) for each in self.datasets}) < max(2, len(self.datasets)):
             raise RequestError("evaluate --datasets: takes two data sets or more, each once; name one with --dataset")
         if self.refit and len(self.vary) > 1:
             raise RequestError(

@@ -235,6 +235,7 @@ def test_what_cannot_be_asked_for_is_one_line(study: Study, tmp_path: Path) -> N
     refused("leave --vary or --refit out", refit=True, vary=parse_sources("order"))
     refused("--dataset or --datasets", dataset="mnist", datasets=["mnist", "x"])
     refused("two data sets or more", datasets=["mnist"])
+    refused("each once", datasets=["mnist", "x", "mnist"])
     refused("leave --vary out", compare="elsewhere", vary=parse_sources("split"))
     refused("is the study itself", compare="small")
     refused("only studies on the same data", compare="elsewhere")
