@@ -12,6 +12,7 @@ import pytest
 
 from hpo.report.chapters import test_scores
 from hpo.report.chapters.blocks import Block, Chapter, Code, Subtitle, Table, Text
+from hpo.report.chapters.verdict import write_verdict
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.render.json import report_schema
 from hpo.report.report_data import read_report_data
@@ -150,3 +151,14 @@ def test_evaluations_follow_the_schema(tmp_path: Path) -> None:
     del document["verdict"]
     with pytest.raises(jsonschema.ValidationError, match="verdict"):
         jsonschema.Draft202012Validator(report_schema()).validate(document)
+
+
+def test_the_report_of_an_evaluation_gives_no_advice_on_a_search_and_owns_up_to_its_reads(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    (fresh,) = evaluated(study, [best_of(study)], scores(best_of(study)))
+    found = read_report_data(fresh)
+    assert write_verdict(found)[2] == f"Next: read the report of {study.name}, the study that this one evaluates."
+    assert not {"boundary", "axis", "fixed", "noise", "retraining"} & {finding.check for finding in found.findings}
+    told = texts(list(chapter(fresh).blocks))
+    assert "not been read" not in told
+    assert f"the report of {study.name} counts the reads" in told

@@ -91,7 +91,8 @@ def compare_with_trial(results: Results, models: ReferenceModels | None) -> str:
         )
     else:
         verdict = f"{network} is better by {gain_text(metric, lead)}"
-    return f"{_subject(model)} has {values_text(metric, score)} on the same validation rows{_time(model)}: {verdict}."
+    rows = "test rows" if metric.startswith("test_") else "validation rows"  # a refit has test scores alone
+    return f"{_subject(model)} has {values_text(metric, score)} on the same {rows}{_time(model)}: {verdict}."
 
 
 def _best(

@@ -353,6 +353,8 @@ def _next_step(data: ReportData, evaluated: CandidateRuns | None) -> str:
     ended = not results.remaining_trials or results.stop_reason is not None
     if results.best is None and ended and _all_infeasible_clause(results):
         return "Next: loosen the constraints, or widen the space to configurations that satisfy them."
+    if ended and results.best is not None and results.definition.evaluation is not None:
+        return f"Next: read the report of {results.definition.companion_of}, the study that this one evaluates."
     warning = next((each for each in findings if each.level == "warning" and each.advice), None)
     if warning is not None:
         more = sum(each.level == "warning" for each in findings) - 1

@@ -45,6 +45,11 @@ OF_CONFIGURATIONS = {
     *("adam", "checkpoint", "conditional", "fixed", "noise", "order", "overfitting", "patterns", "periodic"),
     *("best_epoch", "clipping", "retraining", "rising", "stability", "training_loss", "warm_up"),
 }
+# Checks of how trials were chosen, and from what: the runs of an evaluation are a grid of configurations and seeds.
+OF_SEARCHES = {
+    *("boundary", "axis", "density", "isolation", "fairness", "fixed", "conditional", "patterns", "adam"),
+    *("stability", "rising", "budget", "retraining", "search_seed", "noise", "order"),
+}
 LEVELS = ("warning", "note", "unknown", "ok")
 
 
@@ -55,8 +60,10 @@ def run_checks(results: Results, evaluations: Sequence[EvaluationResults] = ()) 
     chance where no evaluation has measured it; those of folds where a trial has one fit; those of the choice where
     there are no sample scores.
     """
-    learned = not results.definition.configured
-    checks = [check for check in CHECKS if not (learned and check.__name__ in OF_CONFIGURATIONS)]
+    definition = results.definition
+    left_out = set() if definition.configured else OF_CONFIGURATIONS
+    left_out = left_out if definition.evaluation is None else left_out | OF_SEARCHES
+    checks = [check for check in CHECKS if check.__name__ not in left_out]
     findings = [
         finding for check in checks for finding in check(results, evaluations) or [_unknown(check.__name__, results)]
     ]
