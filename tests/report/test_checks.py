@@ -137,6 +137,30 @@ def evaluation(gain: float, *, test: bool = False) -> EvaluationResults:
     )
 
 
+def test_what_is_worse_on_the_test_set_gains_nothing() -> None:
+    def told(gain: float) -> Finding:
+        """By validation trial 3 is better by this; on the test set it is worse, by 0.01 on average."""
+        found = evaluation(gain, test=True)
+        scores = {"trial 3": (0.87, 0.92, 0.88), "defaults": (0.9, 0.9, 0.9)}
+        candidates = tuple(
+            replace(
+                each,
+                runs=tuple(
+                    replace(run, test={"test_accuracy": score})
+                    for run, score in zip(each.runs, scores[each.label], strict=False)
+                ),
+            )
+            for each in found.candidates
+        )
+        [finding] = shown("retraining", plain(), [replace(found, candidates=candidates)])
+        return finding
+
+    worse, best = told(0.05), told(-0.05)
+    assert worse.evidence.startswith("trial 3 is worse than defaults by 0.01 from 3 fresh seeds (interval -")
+    assert worse.advice == "run more seeds: so far nothing is gained over defaults"
+    assert best.evidence.startswith("defaults is the best of those retrained: it gains 0.01 over trial 3")
+
+
 def spread_over(seeds: float, splits: float | None = None) -> EvaluationResults:
     """An evaluation whose scores vary by so much from seed to seed, and from split to split."""
     plain = evaluation(0.1)

@@ -108,37 +108,45 @@ def _gain_finding(comparison: Comparison) -> Finding:
         advice = ""
     elif comparison.significant:
         advice = f"keep {comparison.second}, which is better"
+    elif comparison.difference.mean < 0:
+        advice = f"run more seeds: so far nothing is gained over {comparison.second}"
     else:
         advice = "run more seeds: this gain may be noise"
     return Finding(
         "retraining",
         "retraining noise",
         "ok" if better else "warning",
-        f"{comparison.first} gains {_difference_text(comparison)}",
+        f"{comparison.first} {_difference_text(comparison)}",
         advice,
     )
 
 
 def _loss_finding(comparison: Comparison) -> Finding:
-    """Report that the rival is the best, and by how much."""
-    advice = f"keep {comparison.first}: the search has found nothing better"
+    """Report that the rival is the best by its validation scores, and by how much, on the test set if that was read."""
+    advice, says = f"keep {comparison.first}: the search has found nothing better", "is the best of those retrained: it"
+    if comparison.difference.mean < 0:
+        says = "has the best validation score of those retrained, but"
     if not comparison.significant:
         advice = "run more seeds, or search on: no configuration has been found that is better"
+    elif comparison.difference.mean < 0:
+        advice = "run more seeds: validation and test scores disagree on which is better"
     return Finding(
         "retraining",
         "retraining noise",
         "warning",
-        f"{comparison.first} is the best of those retrained: it gains {_difference_text(comparison)}",
+        f"{comparison.first} {says} {_difference_text(comparison)}",
         advice,
     )
 
 
 def _difference_text(comparison: Comparison) -> str:
+    """Say by how much the first is better, or worse, with the interval of that."""
     difference = comparison.difference
-    return (
-        f"{difference.mean:.4g} over {comparison.second} from {difference.count} fresh seeds "
-        f"(interval {format_rough(difference.low)} to {format_rough(difference.high)})"
-    )
+    worse = difference.mean < 0
+    low, high = (-difference.high, -difference.low) if worse else (difference.low, difference.high)
+    by = f"{abs(difference.mean):.4g}"
+    lead = f"is worse than {comparison.second} by {by}" if worse else f"gains {by} over {comparison.second}"
+    return f"{lead} from {difference.count} fresh seeds (interval {format_rough(low)} to {format_rough(high)})"
 
 
 def search_seed(results: Results, _: Evaluations) -> list[Finding]:
