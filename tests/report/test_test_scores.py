@@ -17,7 +17,7 @@ from hpo.report.figures.plotly_spec import Figure
 from hpo.report.render.json import report_schema
 from hpo.report.report_data import read_report_data
 from hpo.report.write import write_report
-from hpo.study import Study
+from hpo.study import Objective, Study
 from tests.report.helpers import BASELINE, evaluated, filled
 
 
@@ -162,3 +162,15 @@ def test_the_report_of_an_evaluation_gives_no_advice_on_a_search_and_owns_up_to_
     told = texts(list(chapter(fresh).blocks))
     assert "not been read" not in told
     assert f"the report of {study.name} counts the reads" in told
+
+
+def test_the_difference_of_a_loss_is_that_of_the_other_less_that_of_the_best(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    evaluated(study, [best_of(study)], scores(best_of(study)))
+    found = read_report_data(study)
+    best = found.evaluation_stats[0].comparisons[0].first
+    assert f"of {best} less that of the other, paired" in texts(list(chapter(study).blocks))
+    loss = [replace(each, objective=Objective(metric="val_loss", direction="minimize")) for each in found.evaluations]
+    told = test_scores.test_scores_chapter(found.results, loss, found.evaluation_stats, found.test_set_reads, None)
+    assert told is not None
+    assert f"of the other less that of {best}, paired" in texts(list(told.blocks))

@@ -101,7 +101,7 @@ def _evaluation_blocks(
             _score_table(evaluation, stats),
             *reference_note(evaluation.reference_models),
             _scores_figure(evaluation, stats, index),
-            *_comparison_table(stats),
+            *_comparison_table(evaluation, stats),
         ]
     if lost := list_lost_runs(evaluation):
         blocks.append(Text(f"Runs without a score, which no mean includes: {'; '.join(lost)}."))
@@ -203,7 +203,7 @@ def _signed_text(metric: str, amount: float) -> str:
     return sign + gain_text(metric, amount).replace("percentage points", "points")
 
 
-def _comparison_table(stats: EvaluationStats) -> list[Block]:
+def _comparison_table(evaluation: EvaluationResults, stats: EvaluationStats) -> list[Block]:
     """Compare the best with each other one, paired over seeds."""
     if not stats.comparisons:
         return []
@@ -216,8 +216,10 @@ def _comparison_table(stats: EvaluationStats) -> list[Block]:
     sampled = config is not None and config.task == "classification" and stats.comparisons[0].metric in SAMPLED
     sample = " and by sample" if sampled else ""
     columns = ["compared with", f"{first} is better by", "interval", "seeds", "significant"]
+    larger = evaluation.objective.direction == "maximize"
+    less = f"of {first} less that of the other" if larger else f"of the other less that of {first}"
     note = (
-        f"The {metric} of {first} less that of the other, paired by seed{sample}; above 0 where {first} is "
+        f"The {metric} {less}, paired by seed{sample}; above 0 where {first} is "
         "better. Where the interval contains 0, the difference is not significant. The intervals hold jointly in 95 % "
         "of evaluations (Bonferroni)."
     )
