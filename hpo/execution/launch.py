@@ -45,7 +45,7 @@ from hpo.study.definition import WarmFrom
 from hpo.study.halving_study import explain_idle_sampler
 from hpo.study.input import templates
 from hpo.study.input.adapted_study import FIRST, explain_adaptation
-from hpo.study.input.study_file import check_first, parse_budget, parse_definition, read_study
+from hpo.study.input.study_file import check_first, join_file_task, parse_budget, parse_definition, read_study
 from hpo.study.operations.best_trials import select_warm_starts
 from hpo.study.operations.progress import describe_rest, explain_no_result
 from hpo.study.outlook import explain_short_budget
@@ -123,7 +123,8 @@ def plan_launch(
     registry.import_modules(imports)
     unnamed = keys.get("name") is None and (study is None or study in templates.template_names("studies"))
     if keys.get("dataset") is not None:
-        keys["dataset"] = make_reference(keys["dataset"])  # relative to this folder, wherever the study file lies
+        asked = keys["dataset"] if study is None else join_file_task(study, keys["dataset"])
+        keys["dataset"] = make_reference(asked)  # relative to this folder, wherever the study file lies
     source = warm_start if isinstance(warm_start, str) else None
     check_top(top, source)
     first: list[str] = []

@@ -10,6 +10,7 @@ import pytest
 
 from hpo.datasets import make_reference
 from hpo.errors import RequestError, find_closest
+from hpo.execution.launch import plan_launch
 from hpo.study.input.study_file import parse_definition, read_study
 from tests.study.helpers import make_study
 
@@ -70,6 +71,17 @@ def test_an_error_names_the_option_or_the_file_that_it_comes_from(table: Path) -
     path.write_text('[parameters]\nloss = "cross_entropy"\nepochs = 2\n')
     with pytest.raises(RequestError, match=rf"^{path}: \[parameters\] "):
         read_study(str(path), {"learning_rate": 0.1}, dataset=dataset, trials=3)
+
+
+def test_the_task_of_a_file_is_that_of_other_data_it_is_launched_on(tmp_path: Path) -> None:
+    x, ages = np.random.default_rng(0).random((60, 4)), np.arange(60) // 2 % 20  # three times each, or classes
+    np.savez(tmp_path / "ages.npz", x=x, y=ages * 50)
+    path, data = tmp_path / "own.toml", str(tmp_path / "ages.npz")
+    path.write_text('dataset = "mnist"\ntask = "regression"\ntrials = 1\n[parameters]\nepochs = 1\n')
+    for dataset in (data, {"path": data}, f'{{path = "{data}"}}'):
+        assert plan_launch(str(path), "sqlite://", dataset=dataset).definition.dataset.task == "regression"
+    with pytest.raises(RequestError, match=rf"^{path}: task = 'regression': the data set says task = 'classification'"):
+        plan_launch(str(path), "sqlite://", dataset={"path": data, "task": "classification"})
 
 
 def test_a_beginning_suggests_the_name_that_goes_on(table: Path) -> None:

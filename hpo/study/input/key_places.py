@@ -8,6 +8,7 @@ from typing import Any
 
 from hpo.config.trial_config import all_parameters
 from hpo.datasets import DatasetReference, DatasetSource, make_reference
+from hpo.datasets.source import parse_source, spell_source
 from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.input.resampling_keys import KEYS as RESAMPLING
 from hpo.utils.text import shorten
@@ -54,19 +55,19 @@ def join_task(dataset: object, task: object, base: Path) -> object:
     """Return the key `dataset` with the key `task` of a study file, which means the same as in the data set's table.
 
     Raises:
-        DefinitionError: the table has another task; or the task is no text.
+        DefinitionError: the data set is none, or its table has another task; or the task is no text.
         DataError: the data are not for it.
     """
     if not isinstance(task, str):
         raise DefinitionError(f'task = {shorten(task)}: must be a text, such as "regression"')
-    table = dataset.spelled if isinstance(dataset, DatasetReference) else dataset
-    if isinstance(table, str):
-        table = {"path": table}
-    if not isinstance(table, Mapping):
-        return dataset  # which is refused for what it is
-    if (said := table.get("task", task)) != task:
+    name, source = parse_source(dataset.spelled if isinstance(dataset, DatasetReference) else dataset)
+    said = None if source is None else source.task
+    if said not in (None, task):
         raise DefinitionError(
             f"task = {shorten(task)}: the data set says task = {shorten(said)}; leave one of them out"
         )
-    joined = {**table, "task": task}
+    if said is not None:
+        return dataset
+    spelled = spell_source(name, source)
+    joined = {**({"path": spelled} if isinstance(spelled, str) else spelled), "task": task}
     return make_reference(joined, base) if isinstance(dataset, DatasetReference) else joined

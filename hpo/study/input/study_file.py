@@ -54,6 +54,7 @@ __all__ = [
     "check_name",
     "check_objective_metrics",
     "default_objective",
+    "join_file_task",
     "parse_budget",
     "parse_component",
     "parse_definition",
@@ -80,8 +81,7 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
     Raises:
         RequestError: names the file, the key and the value that is wrong.
     """
-    is_path = study.endswith(".toml") or os.sep in study
-    path = Path(study).expanduser().resolve() if is_path else templates.find_template("studies", study)
+    path = _find_file(study)
     given = {key: value for key, value in keys.items() if value is not None}
     name, file = path.stem, path
 
@@ -107,6 +107,32 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
     except RequestError as error:
         named = str(error) if str(error).startswith(f"{file}: ") else f"{file}: {error}"  # if unreadable
         raise type(error)(blame_options(error, sets or {}, given, parse) or named) from error
+
+
+def _find_file(study: str) -> Path:
+    is_path = study.endswith(".toml") or os.sep in study
+    return Path(study).expanduser().resolve() if is_path else templates.find_template("studies", study)
+
+
+def join_file_task(study: str, dataset: object) -> object:
+    """Return another data set for a study file with the file's `task`, by which its labels are to be read.
+
+    Args:
+        study: a template's name, a path to a `.toml` file, or the name of a stored study, whose task is not looked for.
+        dataset: a name, a path, or a table of path and options.
+
+    Raises:
+        RequestError: the file cannot be read, or its task is not the one that the data set's table says.
+    """
+    try:
+        file = _find_file(study)
+    except DefinitionError:
+        return dataset
+    table = read_document(file)
+    try:
+        return join_task(dataset, table["task"], Path.cwd()) if "task" in table else dataset
+    except RequestError as error:
+        raise type(error)(f"{file}: {error}") from error
 
 
 def parse_definition(
