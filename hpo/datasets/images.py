@@ -14,7 +14,8 @@ from hpo.datasets.folder_state import digest_folder, has_images, read_state
 from hpo.datasets.image_cache import Images, open_images
 from hpo.datasets.image_folder import ImageFiles, list_images
 from hpo.datasets.labels import LabelCoding, fit_coding
-from hpo.datasets.parts import NO_TEST, check_fraction, choose_test_rows, tell_held_out, tell_task
+from hpo.datasets.notes import describe_task
+from hpo.datasets.parts import NO_TEST, check_fraction, choose_test_rows, tell_held_out
 from hpo.datasets.source import DatasetSource
 from hpo.utils.files import absolute_path
 
@@ -66,9 +67,8 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     told = [note for part in parts.values() for note in part.notes] + list(images.notes)
     if "test" not in parts and dataset.test is not None:
         told.append(tell_held_out(dataset, source))
-    return replace(
-        dataset, notes=tuple(note for note in (tell_task(coding, source.label or train.columns), *told) if note)
-    )
+    told.insert(0, describe_task(coding.task, coding.reason, source.label or train.columns))
+    return replace(dataset, notes=tuple(note for note in told if note))
 
 
 def _beside(path: Path, part: str) -> Path:

@@ -17,11 +17,12 @@ from hpo.datasets.dataset import Dataset, Split, is_split
 from hpo.errors import DataError
 from hpo.utils.text import shorten
 
-__all__ = ["LabelCoding", "as_array", "code_labels", "fit_coding", "tell_task"]
+__all__ = ["LabelCoding", "as_array", "code_labels", "fit_coding", "tell_declared_task", "tell_task"]
 
 Array = np.ndarray[Any, Any]
 FEW = 5  # values that an error names
-MOST_CLASSES = 20  # that real numbers are taken for, if they are all whole
+MOST_CLASSES = 20  # that whole numbers of any size are taken for
+LEAST_FILLED = 0.9  # of the numbers from 0, or 1, to the largest: then whole numbers count classes, however many
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,10 @@ def as_array(y: Any) -> Array:
 
 
 def tell_task(y: Any) -> tuple[Task, str]:
-    """Return the task that labels suggest, and why.
+    """Return the task that labels of unknown meaning suggest, and why.
 
     Several columns of which exactly one is 1 in each row are classes; other columns of 0 and 1 are labels; real numbers
-    are targets, except few whole ones; all else are classes.
+    are targets, and so are whole ones that are too many, or too far apart, for classes; all else are classes.
     """
     labels = as_array(y)
     columns = labels.shape[1] if labels.ndim == 2 else 1
@@ -102,12 +103,37 @@ def tell_task(y: Any) -> tuple[Task, str]:
         if np.isin(labels, (0, 1)).all():
             return "multilabel", f"its {columns} columns hold 0 and 1"
         return "regression", f"its {columns} columns hold numbers"
+    if len(labels) and _are_whole(labels):
+        values = np.unique(labels)
+        task: Task = "classification" if _count_classes(values, len(labels), labels.dtype.kind) else "regression"
+        return task, f"its labels are {len(values):,} different whole numbers"
     if labels.dtype.kind == "f":
-        if _are_whole(labels) and len(values := np.unique(labels)) <= min(MOST_CLASSES, len(labels) // 2):
-            return "classification", f"its labels are {len(values)} different whole numbers"
         return "regression", "its labels are real numbers"
-    kind = "texts" if labels.dtype.kind in "US" else "whole numbers"
+    kind = {"U": "texts", "S": "texts", "b": "true and false"}.get(labels.dtype.kind, "whole numbers")
     return "classification", f"its labels are {kind}"
+
+
+def _count_classes(values: Array, samples: int, kind: str) -> bool:
+    """Return whether whole numbers look like those of classes, rather than quantities.
+
+    A class has several samples, so few values are classes; more are if they are numbered from 0 or 1 with few gaps.
+
+    Args:
+        values: the different ones, ascending.
+        samples: how many have them.
+        kind: of their type; real numbers are hardly written for many classes.
+    """
+    if len(values) > max(2, samples // 2):
+        return False
+    numbered = values[0] in (0, 1) and len(values) >= LEAST_FILLED * (float(values[-1]) - float(values[0]) + 1)
+    return len(values) <= MOST_CLASSES or (kind != "f" and bool(numbered))
+
+
+def tell_declared_task(y: Any) -> Task:
+    """Return the task of labels whose data set is registered for classification: whole numbers are its classes."""
+    labels = as_array(y)
+    several = labels.ndim == 2 and labels.shape[1] > 1
+    return "classification" if labels.dtype.kind in "iu" and not several else tell_task(labels)[0]
 
 
 def fit_coding(y: Any, where: str, task: Task | None = None, names: Sequence[str] = ()) -> LabelCoding:
@@ -123,9 +149,8 @@ def fit_coding(y: Any, where: str, task: Task | None = None, names: Sequence[str
         DataError: they are of no type that can be predicted.
     """
     labels = as_array(y)
-    guessed, reason = tell_task(labels)
-    chosen = task or guessed
-    reason = "" if task else reason
+    task = task or ("classification" if _are_named(labels, names) else None)
+    chosen, reason = (task, "") if task else tell_task(labels)
     if labels.ndim not in (1, 2) or not len(labels):
         return LabelCoding(chosen, reason, tuple(names))  # which the checks of a data set refuse
     if labels.dtype.kind not in "buifU":
@@ -175,8 +200,7 @@ def _number_classes(labels: Array, where: str, reason: str, names: Sequence[str]
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise DataError(f"{where}: the label of sample {int(np.isnan(labels).argmax())} is nan; remove or replace it")
     if labels.dtype.kind in "iuf" and _are_whole(labels):
-        low, high = labels.min(), labels.max()
-        if low == 0 or (names and low >= 0 and high < len(names)):
+        if _are_named(labels, names) or labels.min() == 0:
             return LabelCoding("classification", reason, tuple(names))
         labels = labels.astype(np.int64)
     values = np.unique(_as_values(labels, ""))
@@ -213,6 +237,13 @@ def _are_whole(labels: Array) -> bool:
     )
 
 
+def _are_named(labels: Array, names: Sequence[str]) -> bool:
+    """Return whether labels are numbers of classes that have names."""
+    flat = labels.ndim == 1 or labels.shape[1:] == (1,)
+    known = flat and len(names) > 1 and len(labels) > 0 and _are_whole(labels)
+    return known and bool(labels.min() >= 0 and labels.max() < len(names))
+
+
 def _is_one_hot(labels: Array) -> bool:
     return bool(np.isin(labels, (0, 1)).all() and (labels.sum(1) == 1).all())
 
@@ -235,7 +266,8 @@ def code_labels(dataset: Dataset, where: str, coding: LabelCoding | None = None)
     x, y = dataset.train
     if dataset.classes is not None and as_array(y).dtype.kind in "iu" and dataset.task in (None, "classification"):
         return dataset
-    coding = coding or fit_coding(y, f"{where}, train", dataset.task, tuple(dataset.output_names))
+    task = dataset.task or tell_declared_task(y)
+    coding = coding or fit_coding(y, f"{where}, train", task, tuple(dataset.output_names))
     return replace(
         dataset,
         train=(x, coding.apply(y, f"{where}, train")),

@@ -17,7 +17,7 @@ import numpy as np
 from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, Split, is_split
 from hpo.datasets.image_arrays import Size, resize_images
-from hpo.datasets.labels import tell_task
+from hpo.datasets.labels import tell_declared_task
 from hpo.datasets.part_names import PARTS
 from hpo.errors import DataError, describe_unknown
 from hpo.utils.memory import free_memory
@@ -360,7 +360,7 @@ def _read_train(samples: Samples, dataset: Dataset) -> Any:
 def _probe_task(samples: Samples) -> Task:
     """Return the task that the labels of some samples suggest."""
     indices = sorted({int(index) for index in np.linspace(0, len(samples) - 1, PROBES)})
-    return tell_task(samples.read(indices)[1])[0]
+    return tell_declared_task(samples.read(indices)[1])
 
 
 def _read(samples: Samples) -> Split:

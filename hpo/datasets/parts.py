@@ -10,7 +10,7 @@ import numpy as np
 
 from hpo.config.choices import Task
 from hpo.datasets.dataset import Dataset, check_dataset, check_split
-from hpo.datasets.labels import LabelCoding, code_labels, fit_coding
+from hpo.datasets.labels import code_labels, fit_coding
 from hpo.datasets.notes import describe_held_out, describe_task
 from hpo.datasets.row_split import split_rows
 from hpo.datasets.source import DatasetSource
@@ -24,7 +24,6 @@ __all__ = [
     "choose_test_rows",
     "complete_dataset",
     "tell_held_out",
-    "tell_task",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -56,18 +55,8 @@ def complete_dataset(dataset: Dataset, source: DatasetSource, where: str, notes:
         held = _hold_out(checked, source, where)
         told = tell_held_out(held, source)
     names = source.label or (tuple(asked.output_names) if coding.task != "classification" else ())
-    return replace(held, notes=tuple(note for note in (tell_task(coding, names), *notes, told) if note))
-
-
-def tell_task(coding: LabelCoding, names: Sequence[str] = ()) -> str:
-    """Return which task was guessed and why; nothing where it was asked for, and of classes that are numbers from 0.
-
-    Args:
-        coding: of the labels.
-        names: of what is predicted.
-    """
-    numbered = coding.task == "classification" and coding.values is None and not coding.one_hot
-    return "" if numbered else describe_task(coding.task, coding.reason, names)
+    notes = (describe_task(coding.task, coding.reason, names), *notes, told)
+    return replace(held, notes=tuple(note for note in notes if note))
 
 
 def tell_held_out(dataset: Dataset, source: DatasetSource) -> str:

@@ -255,7 +255,10 @@ def _load_file(reference: DatasetReference) -> Dataset:
         locate_file(reference)  # hours may have passed
         return dataset.test() if callable(dataset.test) else dataset.test
 
-    dataset = read_dataset(path, reference.source or DatasetSource())
+    source = reference.source or DatasetSource()
+    if source.task is None:
+        source = source.model_copy(update={"task": reference.task})  # as the labels were understood at the launch
+    dataset = read_dataset(path, source)
     return dataset if dataset.test is None else replace(dataset, test=read_test)
 
 
@@ -307,6 +310,8 @@ def _load_whole(reference: DatasetReference) -> Dataset:
     size = None if reference.source is None else reference.source.resize
     if entry.builtin:
         return resize_dataset(dataset, size, where)
+    if dataset.task is None and reference.task != "classification":  # which labels may suggest for another task
+        dataset = replace(dataset, task=reference.task)
     read = resize_dataset(read_parts(dataset, where, size), size, where)
     checked = check_dataset(code_labels(read, where), where)
     if checked.task != reference.task:

@@ -118,6 +118,30 @@ def test_labels_of_each_kind(tmp_path: Path, y: Any, task: str, classes: int, na
         np.testing.assert_allclose(labels, y.reshape(40, -1)[rows], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("y", "task"),
+    [
+        (np.arange(400) % 20 * 7, "classification"),  # few values are classes wherever they lie
+        (np.arange(400) % 30 + 1, "classification"),  # many are where they are numbered with few gaps
+        (np.arange(400) % 31 + (np.arange(400) % 31 > 8), "classification"),
+        (RNG.integers(18, 90, 400), "regression"),
+        (np.arange(400) % 40 * 3, "regression"),
+        (np.arange(400) // 1.5 // 1, "regression"),
+        (np.arange(400) % 300, "regression"),  # a class has several samples
+        (np.arange(400.0) % 30, "regression"),
+    ],
+)
+def test_many_whole_numbers_are_classes_only_where_they_number_them(tmp_path: Path, y: Any, task: str) -> None:
+    path = save_npz(tmp_path, x=RNG.random((400, 3)), y=y)
+    dataset = read(path)
+    assert dataset.task == task
+    why = f"because its labels are {len(np.unique(y))} different whole numbers; say task = … for another"
+    assert dataset.notes[0] == f"task {task}: to predict the label, {why}"
+    other = "regression" if task == "classification" else "classification"
+    if np.bincount(y.astype(int)).max() > 5:
+        assert read(path, task=other).task == other
+
+
 def test_the_task_that_is_asked_for(tmp_path: Path) -> None:
     path = save_npz(tmp_path, x=X, y=Y)
     assert (read(path, task="regression").task, read(path, task="regression").classes) == ("regression", 1)

@@ -16,7 +16,7 @@ import hpo
 from hpo.config import registry
 from hpo.config.choices import Task
 from hpo.config.trial_config import TrialConfig
-from hpo.datasets import DatasetReference, map_style
+from hpo.datasets import Dataset, DatasetReference, load, map_style
 from hpo.errors import DataError
 from hpo.training.data import Data
 from hpo.training.data_cache import DataCache
@@ -229,6 +229,17 @@ def test_labels_of_each_kind(label: Callable[[int], Any], task: Task, classes: i
 def test_labels_of_another_task_than_the_studys() -> None:
     with pytest.raises(DataError, match="its labels are for regression, but the study is for classification; register"):
         loaded({"train": Items(lambda i: (tensor(i), i / 7))})
+
+
+def test_whole_numbers_are_what_the_data_set_is_registered_for() -> None:
+    x, ages = np.random.default_rng(0).random((90, 3), np.float32), np.random.default_rng(1).integers(18, 80, 90)
+    hpo.dataset("whole", task="regression")(lambda: Dataset((x, ages)))
+    dataset = load(DatasetReference(name="whole", module=__name__, task="regression"))
+    assert dataset.task == "regression"
+    assert isinstance(dataset.train, tuple)
+    np.testing.assert_array_equal(dataset.train[1][:, 0], ages)
+    hpo.dataset("whole_classes")(lambda: Dataset((x, ages)))
+    assert load(DatasetReference(name="whole_classes", module=__name__)).task == "classification"
 
 
 def test_a_label_that_training_does_not_have() -> None:

@@ -23,8 +23,13 @@ from tests.helpers import run_hpo
 GRID = {"optimizer": ["adam", "lbfgs"], "epochs": [1, 2], "widths": ["4", "5"]}
 
 
+def told(folder: Path) -> dict[str, str]:
+    """Return a data set whose task is said, so that no notice is on that."""
+    return {"path": str(small_npz(folder / "small.npz")), "task": "classification"}
+
+
 def notices(folder: Path, sampler: str = "grid", **parameters: object) -> tuple[str, ...]:
-    data = str(small_npz(folder / "small.npz"))
+    data = told(folder)
     trials = None if sampler == "grid" else 7
     plan = plan_launch(
         None, name="one", dataset=data, sampler=sampler, trials=trials, parameters={**GRID, **parameters}
@@ -37,7 +42,7 @@ def test_a_grid_says_how_many_trials_use_lbfgs(tmp_path: Path) -> None:
 
 
 def test_a_random_studys_trials_are_counted_exactly(tmp_path: Path) -> None:
-    data = str(small_npz(tmp_path / "small.npz"))
+    data = told(tmp_path)
     plan = plan_launch(None, name="one", dataset=data, sampler="random", trials=7, parameters=GRID)
     count = [params["optimizer"] for params in fixed_trials(plan.definition, 0, 7)].count("lbfgs")
     assert 0 < count < 7
@@ -67,7 +72,8 @@ def test_a_missing_package_of_an_optimizer_is_named(tmp_path: Path, monkeypatch:
 def test_launch_prints_it_before_it_begins(tmp_path: Path) -> None:
     data = small_npz(tmp_path / "small.npz")
     (tmp_path / "one.toml").write_text(
-        f'dataset = "{data}"\nsampler = "grid"\n[parameters]\nwidths = "4"\nepochs = 1\noptimizer = ["lbfgs", "sgd"]\n'
+        f'dataset = "{data}"\ntask = "classification"\nsampler = "grid"\n'
+        '[parameters]\nwidths = "4"\nepochs = 1\noptimizer = ["lbfgs", "sgd"]\n'
     )
     line = "note: 1 of 2 trials use lbfgs, which trains one model at a time, not in a cohort\n"
     for more in (["--dry-run"], ["--workers", "0"]):
