@@ -80,7 +80,7 @@ def describe_source(name: str, source: DatasetSource | None) -> DatasetDescripti
 
 def _describe_table(path: Path, source: DatasetSource) -> DatasetDescription:
     from hpo.datasets.columns import describe_columns
-    from hpo.datasets.table import name_columns, read_frame
+    from hpo.datasets.table import name_columns, read_parts
     from hpo.datasets.table_file import read_table
 
     frame: pl.DataFrame = read_table(path, exact=name_columns(source), texts=source.text)
@@ -89,7 +89,7 @@ def _describe_table(path: Path, source: DatasetSource) -> DatasetDescription:
     if not source.label:
         note = "with --label COLUMN, the column to predict, the task, the classes and what is held out are told"
         return DatasetDescription(summary, [], [], [note], columns)
-    dataset = read_frame(frame, source, str(path), path.parent)
+    dataset = read_parts(frame, source, path)
     description = describe_dataset(dataset)
     used = ", ".join(dataset.texts.columns) if dataset.texts is not None else ""
     if dataset.schema is not None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -275,17 +275,18 @@ def _read_table(path: Path, parts: Mapping[str, Any], labels: tuple[str, ...], s
     table: Any = importlib.import_module("hpo.datasets.table")
     test = 0.0 if "test" in parts else source.test
     asked = source.model_copy(update={"label": labels, "test": test})
-    train = table.read_frame(_make_frame(parts["train"]), asked, str(path))
+    dataset, schema = table.read_frame(_make_frame(parts["train"]), asked, str(path))
 
-    def read(part: str) -> Split:
-        frame, where = _make_frame(parts[part]), f"{path}, {part}"
-        return train.schema.read(frame, where), train.schema.labels.read(frame, where)
+    def read(part: str) -> tuple[Split, Array]:
+        made: tuple[Split, Array] = table.read_part(_make_frame(parts[part]), schema, f"{path}, {part}")
+        return made
 
-    validation = read("validation") if "validation" in parts else train.validation
-    dataset: Dataset = replace(
-        train, test=(lambda: read("test")) if "test" in parts else train.test, validation=validation
-    )
-    return dataset
+    if "test" in parts:
+        dataset = replace(dataset, test=lambda: read("test")[0])
+    if "validation" in parts:
+        split, rows = read("validation")
+        dataset = replace(dataset, validation=split, rows={**dataset.rows, "validation": rows})
+    return cast(Dataset, dataset)
 
 
 def _make_frame(rows: Any) -> Any:

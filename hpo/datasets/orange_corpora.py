@@ -63,7 +63,7 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
         raise DataError(f"{path}, {wrong[0]}: its texts, labels and test part are known; leave it out")
     test = _find(path, "test")
     asked = source.model_copy(update={"label": (LABEL,), "text": (TEXT,), "test": 0.0, "task": "classification"})
-    dataset = read_frame(_read(_find(path, "train")), asked, str(path))
+    dataset, _ = read_frame(_read(_find(path, "train")), asked, str(path))
     assert dataset.texts is not None
     return Dataset(**{**vars(dataset), "test": partial(_read_test, test, dataset.texts, dataset.output_names)})
 

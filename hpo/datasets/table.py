@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +26,11 @@ from hpo.utils.text import quantity, shorten
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["SUFFIXES", "can_read", "digest", "name_columns", "read_frame", "read_rows", "read_source"]
+__all__ = ["SUFFIXES", "can_read", "digest", "name_columns", "read_frame", "read_part", "read_parts", "read_rows", "read_source"]
 
 Array = np.ndarray[Any, Any]
 SUFFIXES = TABLE_SUFFIXES
+Schema = TableSchema | TextSchema  # how rows are read
 FEWEST = 4  # training rows, of which the usual sixth is one
 
 
@@ -61,18 +61,35 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     Raises:
         DataError: the table, or what the source says of it, cannot be used; the line names file, column and row.
     """
-    frame = read_table(path, exact=name_columns(source), texts=source.text)
-    return read_frame(frame, source, str(path), path.parent)
+    return read_parts(read_table(path, exact=name_columns(source), texts=source.text), source, path)
 
 
-def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: Path = Path()) -> Dataset:
-    """Read the data set in a table that is in memory; see `read_source`.
+def read_parts(frame: pl.DataFrame, source: DatasetSource, path: Path) -> Dataset:
+    """Read the data set in the table of a file, which is in memory, with its test and validation files.
+
+    Relative paths of these start from the folder of the first; see `read_source`.
+    """
+    dataset, schema = read_frame(frame, source, str(path))
+
+    def read(part: str) -> tuple[Split, Array]:
+        file = absolute_path(path.parent / part)
+        return read_part(read_table(file, exact=schema.labels.columns, texts=schema.texts), schema, str(file))
+
+    if isinstance(test := source.test, str):
+        dataset = replace(dataset, test=lambda: read(test)[0])
+    if isinstance(source.validation, str):
+        split, rows = read(source.validation)
+        dataset = replace(dataset, validation=split, rows={**dataset.rows, "validation": rows})
+    return dataset
+
+
+def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str) -> tuple[Dataset, Schema]:
+    """Read the data set in a table that is in memory, and how rows of others are read; see `read_source`.
 
     Args:
         frame: the table.
-        source: its columns, and which rows are test and validation data.
+        source: its columns, and which of its rows are test data; test and validation files are not read.
         where: how the table is called in errors.
-        folder: that relative paths of test and validation files start from; by default the working directory.
     """
     _check_columns(frame, source, where)
     _check_rows(frame.height, source, where)
@@ -91,7 +108,7 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
     notes.append(describe_held_out(source, len(held), len(y), roles.groups, roles.times) if len(held) else "")
     chosen = np.ones(len(y), bool)
     chosen[held] = False
-    schema: TableSchema | TextSchema
+    schema: Schema
     if source.text:
         schema = TextSchema.fit(frame, labels, source, where, chosen)
         codes = schema.read(frame, where)
@@ -105,18 +122,12 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
         del frame  # each column is freed as it is used
         x, x_held = schema.fill(columns, [index, held], where, rows)
     numbers = {"train": rows[index]}
-    test: Any = None
+    test = None
     if len(held):
         test, numbers["test"] = (x_held, y[held]), rows[held]
-    elif isinstance(source.test, str):
-        test = partial(_read_split, absolute_path(folder / source.test), schema)
-    validation = None
-    if isinstance(source.validation, str):
-        validation, numbers["validation"] = _read_part(absolute_path(folder / source.validation), schema)
-    return Dataset(
+    dataset = Dataset(
         train=(x, y[index]),
         test=test,
-        validation=validation,
         classes=len(labels.names),
         task=labels.task,
         output_names=labels.names,
@@ -125,9 +136,28 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str, folder: P
         notes=tuple(note for note in notes if note),
         **roles.take(index),
     )
+    return dataset, schema
 
 
-def _describe_samples(schema: TableSchema | TextSchema) -> dict[str, Any]:
+def read_part(frame: pl.DataFrame, schema: Schema, where: str) -> tuple[Split, Array]:
+    """Read the samples and labels of a test or validation table, and the numbers of its rows; those without are left.
+
+    Raises:
+        DataError: it lacks a column, or holds a value that cannot be read as in training.
+    """
+    for name in schema.labels.columns:
+        if name not in frame.columns:
+            raise DataError(f"{where}: {explain_missing(name, frame.columns)}")
+    labelled = schema.labels.find_rows(frame)
+    rows = np.flatnonzero(labelled) + 1
+    if not len(rows):
+        raise DataError(f"{where}: no row has a label")
+    frame = frame.filter(labelled)
+    y = schema.labels.read(frame, where, rows)
+    return (schema.read(frame, where, rows=rows), y), rows
+
+
+def _describe_samples(schema: Schema) -> dict[str, Any]:
     """Return what a `Dataset` has of how its samples are read."""
     if isinstance(schema, TableSchema):
         return {"features": schema.features, "schema": schema}
@@ -271,22 +301,3 @@ def _describe_dropped(columns: Iterable[Column], time: str | None) -> list[str]:
     if time is not None:
         notes.append(f"column '{time}' orders the rows; of it only what recurs (months, weekdays, hours) is a feature")
     return notes
-
-
-def _read_split(path: Path, schema: TableSchema | TextSchema) -> Split:
-    return _read_part(path, schema)[0]
-
-
-def _read_part(path: Path, schema: TableSchema | TextSchema) -> tuple[Split, Array]:
-    """Return the samples and labels of a test or validation file, and the numbers of its rows."""
-    frame, where = read_table(path, exact=schema.labels.columns, texts=schema.texts), str(path)
-    for name in schema.labels.columns:
-        if name not in frame.columns:
-            raise DataError(f"{where}: {explain_missing(name, frame.columns)}")
-    labelled = schema.labels.find_rows(frame)
-    rows = np.flatnonzero(labelled) + 1
-    if not len(rows):
-        raise DataError(f"{where}: no row has a label")
-    frame = frame.filter(labelled)
-    y = schema.labels.read(frame, where, rows)
-    return (schema.read(frame, where, rows=rows), y), rows

@@ -72,6 +72,25 @@ def test_images_of_one_part(tmp_path: Path) -> None:
     assert len(dataset.rows["test"]) == 6
 
 
+def test_texts_in_parts(tmp_path: Path) -> None:
+    def rows(count: int) -> Any:
+        texts = [f"the {('good', 'poor')[i % 2]} film" for i in range(count)]
+        columns = {"review": texts, "mood": [i % 2 for i in range(count - 1)] + [None], "more": list(range(count))}
+        features = {"review": hf.Value("string"), "mood": hf.ClassLabel(names=["up", "down"]), "more": hf.Value("int64")}
+        return hf.Dataset.from_dict(columns, features=hf.Features(features))
+
+    hf.DatasetDict({"train": rows(21), "validation": rows(7), "test": rows(9)}).save_to_disk(str(tmp_path / "own"))
+    for text in (("review",), ()):
+        dataset = read(tmp_path / "own", label=("mood",), text=text)
+        assert (dataset.texts is not None, dataset.schema is None) == (bool(text), bool(text))
+        parts = [dataset.train, dataset.validation, dataset.test()]
+        assert [len(x) for x, _ in parts] == [20, 6, 8]  # rows without a label are left out
+        for _, y in parts:
+            assert y.tolist() == [1 - i % 2 for i in range(len(y))]  # in the alphabet's order
+        assert dataset.rows["validation"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert read(tmp_path / "own", label=("mood",), text=("review",)).texts.words == ("film", "the", "good", "poor")
+
+
 @pytest.mark.parametrize("images", [True, False])
 def test_a_part_whose_labels_are_hidden_is_left_out(tmp_path: Path, images: bool) -> None:
     whole = pictures(slice(30))

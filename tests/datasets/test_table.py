@@ -169,7 +169,7 @@ def test_features_are_those_of_pandas(table):
 
 def test_rare_unseen_and_missing_categories():
     frame = pl.DataFrame({"c": ["b"] * 3 + ["a"] * 2 + ["once", None], "y": [0, 1, 0, 1, 0, 1, 0]})
-    dataset = read_frame(frame, DatasetSource(label=("y",), test=0), "t")
+    dataset, _ = read_frame(frame, DatasetSource(label=("y",), test=0), "t")
     assert dataset.features[0].categories == ("b", "a")
     np.testing.assert_array_equal(dataset.train[0][:, 0], [1, 1, 1, 2, 2, 0, np.nan])
     np.testing.assert_array_equal(dataset.schema.read(pl.DataFrame({"c": ["new", "a", None]}))[:, 0], [0, 2, np.nan])

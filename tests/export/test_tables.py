@@ -148,7 +148,7 @@ def test_the_card_writes_columns_as_people_do(tmp_path: Path) -> None:
     town = [("Aldham", "Brook", "Cole")[i % 3] for i in range(120)]
     frame = pl.DataFrame({"built": [1900 + i // 2 for i in range(120)], "sold": days, "town": town})
     frame = frame.with_columns(price=pl.Series([float(i) * 1.5 for i in range(120)]))
-    dataset = read_frame(frame, DatasetSource(label=("price",)), "rows")
+    dataset, _ = read_frame(frame, DatasetSource(label=("price",)), "rows")
     data = prepare_data(dataset, TrialConfig(task="regression", widths="8"), torch.device("cpu"))
     told = {name: (holds, missing) for _, name, holds, missing in describe_columns(preprocessing_of(data))}
     assert re.fullmatch(r"19\d\d(\.5)?, the median", told["built"][1])
