@@ -16,6 +16,7 @@ from hpo.datasets.array_names import ArrayRoles, find_family, find_roles
 from hpo.datasets.dataset import Dataset, Split
 from hpo.datasets.file_digest import digest_file
 from hpo.datasets.parts import check_fraction, complete_dataset
+from hpo.datasets.roles import Roles
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError
 from hpo.utils.files import absolute_path
@@ -62,8 +63,7 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
         train = roles["train"]
         x, y = _read_part(arrays, train, f"{where}, train")
         shape = x.shape[1:]
-        names = (train.group, train.time, train.weight)
-        groups, times, weights = (_read_column(arrays, name, len(x), where) for name in names)
+        used = _read_roles(arrays, train, len(x), where)
         validation = _read_validation(arrays, roles, shape, path, source)
     dataset = Dataset(
         train=(x, y),
@@ -71,9 +71,9 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
         validation=validation,
         output_names=train.y if len(train.y) > 1 else (),
         rows={"train": np.arange(1, len(x) + 1)},
-        groups=groups,
-        times=times,
-        weights=weights,
+        groups=used.groups,
+        times=used.times,
+        weights=used.weights,
     )
     return complete_dataset(dataset, source, where, _tell_left(roles))
 
@@ -117,13 +117,20 @@ def _stack(columns: list[Array], names: tuple[str, ...], where: str) -> Array:
     return np.stack(flat, 1)
 
 
-def _read_column(arrays: NamedArrays, name: str | None, count: int, where: str) -> Array | None:
-    if name is None:
-        return None
-    column = arrays.read(name)
-    if column.shape != (count,):
-        raise DataError(f"{where}: {name} has shape {column.shape}; it must be ({count},), a value for each sample")
-    return column
+def _read_roles(arrays: NamedArrays, roles: ArrayRoles, count: int, where: str) -> Roles:
+    """Read the arrays of groups, times and weights."""
+    import polars as pl
+
+    columns: dict[str, Array] = {}
+    for name in (roles.group, roles.time, roles.weight):
+        if name is None:
+            continue
+        column = arrays.read(name)
+        if column.shape != (count,):
+            raise DataError(f"{where}: {name} has shape {column.shape}; it must be ({count},), a value for each sample")
+        columns[name] = column.astype("datetime64[us]") if column.dtype.kind == "M" else column
+    source = DatasetSource(group=roles.group, time=roles.time, weight=roles.weight)
+    return Roles.read(pl.DataFrame(columns), source, where, np.arange(1, count + 1))
 
 
 def _read_validation(

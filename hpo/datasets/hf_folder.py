@@ -21,6 +21,7 @@ from hpo.datasets.folder_state import digest_folder, read_state
 from hpo.datasets.image_cache import open_images
 from hpo.datasets.part_names import PARTS
 from hpo.datasets.parts import check_fraction, complete_dataset
+from hpo.datasets.roles import Roles
 from hpo.datasets.source import DatasetSource
 from hpo.errors import DataError, find_closest
 from hpo.utils.text import first_line, shorten
@@ -236,9 +237,7 @@ def _make_dataset(
     def read(part: str) -> Split:
         return x[part], _read_labels(path, parts[part], labels)[kept[part]]
 
-    def pick(column: str | None) -> Array | None:
-        return None if column is None else _read_column(path, parts["train"], column)[kept["train"]]
-
+    roles = _read_roles(parts["train"], source, kept["train"], path)
     feature = parts["train"].features[labels[0]]
     names = tuple(getattr(feature, "names", None) or ()) if len(labels) == 1 else labels
     dataset = Dataset(
@@ -246,9 +245,9 @@ def _make_dataset(
         test=(lambda: read("test")) if "test" in parts else None,
         validation=read("validation") if "validation" in parts else None,
         output_names=names,
-        groups=pick(source.group),
-        times=pick(source.time),
-        weights=pick(source.weight),
+        groups=roles.groups,
+        times=roles.times,
+        weights=roles.weights,
         rows={part: index + 1 for part, index in kept.items()},
     )
     return complete_dataset(dataset, source, str(path), notes)
@@ -268,6 +267,12 @@ def _read_column(path: Path, rows: Any, name: str) -> Array:
         return np.array(values)
     except ValueError as error:
         raise DataError(f"{path}: column {name!r} holds lists of different lengths; make them alike") from error
+
+
+def _read_roles(rows: Any, source: DatasetSource, kept: Array, path: Path) -> Roles:
+    used = sorted({name for name in (source.group, source.time, source.weight) if name is not None})
+    frame = _make_frame(rows.select_columns(used))[kept] if used else None
+    return Roles.read(frame, source, str(path), kept + 1)
 
 
 def _read_table(path: Path, parts: Mapping[str, Any], labels: tuple[str, ...], source: DatasetSource) -> Dataset:

@@ -11,7 +11,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +20,9 @@ from hpo.datasets.folder_state import LABELS, FolderState, is_image, list_folder
 from hpo.datasets.image_decoder import SUFFIXES
 from hpo.datasets.notes import describe_unlabelled
 from hpo.datasets.part_names import PARTS
+from hpo.datasets.roles import Roles
 from hpo.datasets.source import DatasetSource
+from hpo.datasets.text_table import to_numbers
 from hpo.errors import DataError, find_closest
 from hpo.utils.text import quantity, shorten
 
@@ -192,14 +193,14 @@ def _read_labels(part: Part, images: Sequence[str], source: DatasetSource) -> Im
     notes = [f"{quantity(missing, 'image')} without a row in {LABELS} left out"] if missing else []
     if len(keep) < len(names):
         notes.append(describe_unlabelled(np.setdiff1d(np.arange(len(names)), keep) + 1, f"{LABELS} row"))
-    pick, lead = partial(_pick_column, table, keep), part.lead
+    roles, lead = _read_roles(table, keep, source, path), part.lead
     return ImageFiles(
         [f"{lead}{names[i]}" for i in keep],
         values[0] if len(label) == 1 else np.stack(values, 1),
         tuple(label) if len(label) > 1 or values[0].dtype.kind == "f" else (),
-        pick(source.group),
-        pick(source.time),
-        pick(source.weight),
+        roles.groups,
+        roles.times,
+        roles.weights,
         np.array(keep) + 1,
         tuple(notes),
     )
@@ -314,5 +315,9 @@ def _check_kinds(path: Path, label: Sequence[str], values: Sequence[Array]) -> N
         raise DataError(f"{path}: column {texts[0]!r} holds texts; several labels must be numbers, or 0 and 1")
 
 
-def _pick_column(table: Mapping[str, list[str]], keep: Sequence[int], name: str | None) -> Array | None:
-    return None if name is None else _parse_column([table[name][i] for i in keep])
+def _read_roles(table: Mapping[str, list[str]], keep: Sequence[int], source: DatasetSource, path: Path) -> Roles:
+    import polars as pl
+
+    used = {name for name in (source.group, source.time, source.weight) if name is not None}
+    frame = pl.DataFrame({name: to_numbers(pl.Series([table[name][i].strip() or None for i in keep])) for name in used})
+    return Roles.read(frame, source, str(path), np.array(keep) + 1)

@@ -286,8 +286,10 @@ def _take_latest(times: Array, groups: Array | None, total: int, name: str) -> A
 
 
 def check_times(times: Array, name: str) -> Array:
-    """Return times as an array, after a check that none is missing."""
+    """Return times as an array, after a check that they are numbers or dates and that none is missing."""
     times = np.asarray(times)
+    if times.dtype.kind not in "buifmM":
+        raise DataError(f"{name}: its times are of type {times.dtype}; give numbers, or dates as datetime64")
     missing = np.flatnonzero(np.isnat(times) if times.dtype.kind in "mM" else np.isnan(times.astype(np.float64)))
     if len(missing):
         raise DataError(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo.datasets.columns import Column, count_missing, explain_missing, find_date_formats, parse_dates
+from hpo.datasets.columns import Column, explain_missing
 from hpo.datasets.dataset import Dataset, Split
 from hpo.datasets.file_digest import digest_file
 from hpo.datasets.notes import describe_held_out, describe_task, describe_unlabelled
 from hpo.datasets.parts import choose_test_rows
+from hpo.datasets.roles import Roles
 from hpo.datasets.source import DatasetSource
 from hpo.datasets.table_file import TABLE_SUFFIXES, is_table, read_table
 from hpo.datasets.table_labels import TableLabels, make_labels
@@ -26,7 +27,17 @@ from hpo.utils.text import quantity, shorten
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["SUFFIXES", "can_read", "digest", "name_columns", "read_frame", "read_part", "read_parts", "read_rows", "read_source"]
+__all__ = [
+    "SUFFIXES",
+    "can_read",
+    "digest",
+    "name_columns",
+    "read_frame",
+    "read_part",
+    "read_parts",
+    "read_rows",
+    "read_source",
+]
 
 Array = np.ndarray[Any, Any]
 SUFFIXES = TABLE_SUFFIXES
@@ -103,7 +114,7 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str) -> tuple[
         notes.append(describe_unlabelled(np.flatnonzero(~labelled) + 1))
         _check_rows(frame.height, source, f"{where}, rows with a label")
     y = labels.read(frame, where, rows)
-    roles = _Roles.read(frame, source, where, rows)
+    roles = Roles.read(frame, source, where, rows)
     index, held = _hold_out(y, source, labels, roles, rows, where)
     notes.append(describe_held_out(source, len(held), len(y), roles.groups, roles.times) if len(held) else "")
     chosen = np.ones(len(y), bool)
@@ -212,73 +223,8 @@ def _check_rows(count: int, source: DatasetSource, where: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Roles:
-    """Columns that say how rows are used, (N,) each, or None."""
-
-    groups: Array | None
-    times: Array | None
-    weights: Array | None
-
-    @classmethod
-    def read(cls, frame: pl.DataFrame, source: DatasetSource, where: str, rows: Array) -> _Roles:
-        """Read them from a table."""
-        for name in (source.group, source.time, source.weight):
-            if name is not None and count_missing(frame[name]):
-                row = rows[int(np.argmax(_is_missing(frame[name])))]
-                raise DataError(f"{where}, column '{name}', row {row}: is empty; each row needs a value there")
-        return cls(
-            None if source.group is None else frame[source.group].rank("dense").to_numpy().astype(np.int64) - 1,
-            None if source.time is None else _read_times(frame[source.time], where, rows),
-            None if source.weight is None else _read_weights(frame[source.weight], where, rows),
-        )
-
-    def take(self, index: Array) -> dict[str, Any]:
-        """Return those of some rows, as `Dataset` has them."""
-        named = {"groups": self.groups, "times": self.times, "weights": self.weights}
-        return {name: None if values is None else values[index] for name, values in named.items()}
-
-
-def _is_missing(values: pl.Series) -> Array:
-    missing = values.is_null() | values.is_nan() if values.dtype.is_float() else values.is_null()
-    return missing.to_numpy()
-
-
-def _read_times(values: pl.Series, where: str, rows: Array) -> Array:
-    """Return times as float64, dates in days since 1970."""
-    import polars as pl
-
-    if values.dtype in (pl.String, pl.Categorical):
-        formats = find_date_formats(values)
-        dates = parse_dates(values, formats[0]) if formats else None
-        if dates is None or dates.null_count():
-            row = 0 if dates is None else int(dates.is_null().arg_max() or 0)
-            text = shorten(values[row], 40)
-            raise DataError(f"{where}, column '{values.name}', row {rows[row]}: {text} is no date; correct it")
-        values = dates
-    if values.dtype.is_temporal():
-        return values.cast(pl.Datetime("us")).dt.timestamp("us").to_numpy() / 86_400_000_000
-    if not values.dtype.is_numeric():
-        raise DataError(f"{where}, column '{values.name}': holds {values.dtype}; times are dates or numbers")
-    return values.cast(pl.Float64).to_numpy()
-
-
-def _read_weights(values: pl.Series, where: str, rows: Array) -> Array:
-    import polars as pl
-
-    weights = values.cast(pl.Float64, strict=False).to_numpy()
-    bad = ~(np.isfinite(weights) & (weights >= 0))
-    if bad.any():
-        row = int(bad.argmax())
-        text = shorten(values[row], 40)
-        raise DataError(f"{where}, column '{values.name}', row {rows[row]}: {text} is no weight; it must be 0 or more")
-    if not weights.any():
-        raise DataError(f"{where}, column '{values.name}': all weights are 0; some must be more")
-    return weights.astype(np.float32)
-
-
 def _hold_out(
-    y: Array, source: DatasetSource, labels: TableLabels, roles: _Roles, rows: Array, where: str
+    y: Array, source: DatasetSource, labels: TableLabels, roles: Roles, rows: Array, where: str
 ) -> tuple[Array, Array]:
     """Return the indices of the training rows, and of those that are held out as test."""
     if isinstance(source.test, str) or source.test == 0:

@@ -16,7 +16,7 @@ from hpo.utils.text import first_line, quantity, shorten
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["MISSING_TEXTS", "clean_names", "read_text_table"]
+__all__ = ["MISSING_TEXTS", "clean_names", "read_text_table", "to_numbers"]
 
 # What stands for a missing value, beside nothing at all; pandas reads the same ones so, but for the question mark.
 MISSING_TEXTS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "?")
@@ -229,10 +229,11 @@ def _tidy_column(values: pl.Series, text: bool) -> pl.Series:
         values, sample = values.str.strip_chars(), sample.str.strip_chars()
     if values.dtype == pl.String or set(count_categories(values)[2]) & set(MISSING_TEXTS):
         values = values.set(values.is_in(MISSING_TEXTS), None)
-    return values if text or not _are_numbers(sample) else _to_numbers(values)
+    return values if text or not _are_numbers(sample) else to_numbers(values)
 
 
-def _to_numbers(values: pl.Series) -> pl.Series:
+def to_numbers(values: pl.Series) -> pl.Series:
+    """Return texts as whole or real numbers where all of them are; otherwise as they are."""
     import polars as pl
 
     for dtype in (pl.Int64, pl.Float64):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,23 @@ def test_the_task_that_is_asked_for(tmp_path: Path) -> None:
     assert (read(path, task="regression").task, read(path, task="regression").classes) == ("regression", 1)
     one_hot = save_npz(tmp_path, x=X, y=np.eye(4)[Y])
     assert read(one_hot, task="multilabel").classes == 4
+
+
+def test_dates_and_texts_order_and_group_samples(tmp_path: Path) -> None:
+    days = np.arange("2020-01-01", "2020-02-10", dtype="datetime64[D]")
+    site = np.array(list("abcd"))[np.arange(40) % 4]
+    for when in (days[::-1], days[::-1].astype(str), days[::-1].astype("datetime64[h]")):
+        dataset = read(save_npz(tmp_path, x=X, y=Y, when=when, site=site), time="when")
+        assert dataset.rows["test"].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+        assert dataset.times.tolist() == [float(day) for day in days.astype(int)[::-1][8:]]
+    held = read(save_npz(tmp_path, x=X, y=Y // 2, when=days, site=site), group="site").rows["test"] - 1
+    assert len(set(site[held])) == 1
+    for wrong, line in (
+        ({"time": "site"}, "column 'site', row 1: 'a' is no date; correct it"),
+        ({"weight": "site"}, "column 'site', row 1: 'a' is no weight; it must be 0 or more"),
+    ):
+        with pytest.raises(DataError, match=re.escape(line)):
+            read(tmp_path / "own.npz", **wrong)
 
 
 @pytest.mark.parametrize(

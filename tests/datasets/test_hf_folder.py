@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,23 @@ def test_images_of_one_part(tmp_path: Path) -> None:
     assert len(dataset.rows["test"]) == 6
 
 
+def test_dates_order_images(tmp_path: Path) -> None:
+    taken = [datetime(2020, 1, 31 - i, tzinfo=UTC) for i in range(30)]
+    pictures(slice(30)).add_column("taken", taken).save_to_disk(str(tmp_path / "pets"))
+    dataset = read(tmp_path / "pets", label=("kind",), time="taken")
+    assert dataset.rows["test"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert np.diff(dataset.times).tolist() == [-1.0] * 23
+
+
 def test_texts_in_parts(tmp_path: Path) -> None:
     def rows(count: int) -> Any:
         texts = [f"the {('good', 'poor')[i % 2]} film" for i in range(count)]
         columns = {"review": texts, "mood": [i % 2 for i in range(count - 1)] + [None], "more": list(range(count))}
-        features = {"review": hf.Value("string"), "mood": hf.ClassLabel(names=["up", "down"]), "more": hf.Value("int64")}
+        features = {
+            "review": hf.Value("string"),
+            "mood": hf.ClassLabel(names=["up", "down"]),
+            "more": hf.Value("int64"),
+        }
         return hf.Dataset.from_dict(columns, features=hf.Features(features))
 
     hf.DatasetDict({"train": rows(21), "validation": rows(7), "test": rows(9)}).save_to_disk(str(tmp_path / "own"))

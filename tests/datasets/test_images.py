@@ -204,6 +204,14 @@ def test_targets_groups_and_weights_of_a_file(tmp_path: Path) -> None:
     assert not set(dataset.groups) & {(row - 1) // 2 for row in dataset.rows["test"]}
 
 
+@pytest.mark.parametrize("form", ["{0}.1.2020", "2020-01-{0:02} 10:30:00", "{0}"])
+def test_dates_of_a_file(tmp_path: Path, form: str) -> None:
+    labelled(tmp_path, "file,label,taken", *(f"{i}.png,{i % 2},{form.format(20 - i)}" for i in range(10)))
+    dataset = read(tmp_path, label=("label",), time="taken")
+    assert dataset.rows["test"].tolist() == [1, 2]
+    assert np.diff(dataset.times).tolist() == [-1.0] * 7
+
+
 def test_several_labels_of_a_file(tmp_path: Path) -> None:
     labelled(tmp_path, "image,red,round", *(f"{i}.png,{i % 2},{int(i % 3 == 0)}" for i in range(10)))
     dataset = read(tmp_path)
@@ -211,6 +219,7 @@ def test_several_labels_of_a_file(tmp_path: Path) -> None:
 
 
 LINES = [f"{i}.png,{i % 2}" for i in range(10)]
+TIMED = {"label": ("label",), "time": "at"}
 
 
 @pytest.mark.parametrize(
@@ -228,6 +237,9 @@ LINES = [f"{i}.png,{i % 2}" for i in range(10)]
         (["file,label,label", *LINES], {}, "has two columns of one name"),
         (["label", *(str(i % 2) for i in range(10))], {}, "no column names the images beside it"),
         (["file,label"], {}, "has no rows"),
+        (["file,label,at", *(f"{i}.png,{i % 2},{'' if i == 4 else i}" for i in range(10))], TIMED, "row 5: is empty"),
+        (["file,label,at", *(f"{i}.png,{i % 2},soon" for i in range(10))], TIMED, "row 1: 'soon' is no date"),
+        (["file,label,at", *(f"{i}.png,{i % 2},-{i}" for i in range(10))], {"label": ("label",), "weight": "at"}, "-1"),
     ],
 )
 def test_labels_that_cannot_be_used(tmp_path: Path, lines: list[str], options: Any, message: str) -> None:
