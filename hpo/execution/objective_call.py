@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 from typing_extensions import override
 
+from hpo.config.trial_attributes import warn_of_own_name
 from hpo.errors import RunError
 from hpo.execution.trial_seed import SeededAttributes
 from hpo.study.attributes import TRIAL_SEED
@@ -74,9 +75,15 @@ class ObjectiveTrial(optuna.trial.Trial):
         """The user attributes, with the trial's seed as `hpo_seed`, which is stored once it is read."""
         return SeededAttributes(super().user_attrs, self.seed, self._store_seed)
 
+    @override
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Store an attribute, as Optuna's trial does; a name that is one of ours is said."""
+        warn_of_own_name(key)
+        super().set_user_attr(key, value)
+
     def _store_seed(self) -> None:
         if not self.seed_asked:
-            self.set_user_attr(TRIAL_SEED, self.seed)
+            super().set_user_attr(TRIAL_SEED, self.seed)
 
     def give(self, values: Mapping[str, Any]) -> None:
         """Let the function be called with these parameters, all that it may ask for."""

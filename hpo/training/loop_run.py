@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hpo.config import registry
 from hpo.config.registry import Direction
+from hpo.config.trial_attributes import warn_of_own_name
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import CheckpointError, RunError
 from hpo.training.checkpoint import Checkpoint, CheckpointFile
@@ -141,6 +142,7 @@ class LoopRun:
         if self._result is not None:
             log.debug("attribute %s: the trial has ended, so that it is not stored", key)
         elif self.link.trial is not None:
+            warn_of_own_name(key)
             self.link.trial.set_user_attr(key, value)
         self.user_attrs[key] = value
 

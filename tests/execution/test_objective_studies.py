@@ -18,6 +18,7 @@ import optuna
 import pytest
 
 import hpo
+from hpo.config.trial_attributes import OWN_ATTRIBUTES, warn_of_own_name
 from hpo.errors import RegistryError, RequestError, StorageMissingError, StudyConflictError
 from hpo.execution.launch_function import plan_function_launch
 from hpo.execution.objective_call import ObjectiveTrial, call_objective
@@ -213,6 +214,26 @@ def test_a_value_that_is_not_finite_is_divergence(simple: str, tmp_path: Path, v
     (trial,) = study.trials()
     assert trial.state == optuna.trial.TrialState.PRUNED
     assert trial.user_attrs["failure"] == "diverged"
+
+
+def test_an_attribute_called_as_one_of_ours_is_said_once(
+    simple: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = launch(f"{simple}:objective", tmp_path, trials=2)
+    worker = make_worker(study, function=f"{simple}:objective")
+
+    def objective(trial: optuna.Trial) -> float:
+        hpo.seed(trial)
+        trial.set_user_attr("train_seconds", 1e9)
+        trial.set_user_attr("standard_error", 0.5)
+        return 1.0
+
+    warn_of_own_name.cache_clear()
+    worker.trials.function = objective  # type: ignore[union-attr]
+    worker.run()
+    (line,) = [record.getMessage() for record in caplog.records if "set_user_attr" in record.getMessage()]
+    assert line.startswith("attribute 'train_seconds': torch-hpo stores its own value")
+    assert all(trial.user_attrs.keys() - {"standard_error"} <= OWN_ATTRIBUTES for trial in study.trials())
 
 
 def test_so_is_a_report_that_is_not_finite_and_the_function_ends_there(simple: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from torch import nn
 
 import hpo
+from hpo.config.trial_attributes import OWN_ATTRIBUTES, warn_of_own_name
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import RunError
 from hpo.execution.evaluate import plan_evaluations
@@ -70,6 +71,21 @@ def objective(trial: hpo.Trial) -> float:
         if trial.should_prune():
             raise optuna.TrialPruned
     return accuracy
+
+
+def test_an_attribute_called_as_one_of_ours_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def loop(trial: hpo.Trial) -> float:
+        trial.set_user_attr("best_epoch", "mine")
+        trial.set_user_attr("mine", "best_epoch")
+        return objective(trial)
+
+    warn_of_own_name.cache_clear()
+    study = run(tmp_path, loop, dataset=str(small_npz(tmp_path / "small.npz")), trials=2)
+    (line,) = [record.getMessage() for record in caplog.records if "attribute" in record.getMessage()]
+    assert line.startswith("attribute 'best_epoch': torch-hpo stores its own value under this name")
+    for trial in study.trials():
+        assert trial.user_attrs["mine"] == "best_epoch"
+        assert trial.user_attrs.keys() - {"mine"} <= OWN_ATTRIBUTES
 
 
 def test_a_loop_written_for_optuna_runs_as_it_stands(tmp_path: Path) -> None:
