@@ -26,6 +26,7 @@ __all__ = [
     "describe_columns",
     "explain_missing",
     "find_date_formats",
+    "find_marked_number",
     "find_misfit",
     "numbers_rows",
     "parse_dates",
@@ -35,12 +36,16 @@ Array = np.ndarray[Any, Any]
 ColumnKind = Literal["number", "boolean", "category", "date", "mixed", "text", "identifier", "constant", "nested"]
 FEW_ROWS = 20  # up to which nothing is taken for an identifier: values that all differ are no wonder
 LONG_TEXT, MANY_WORDS = 40, 6  # on average; more are sentences, not names
+IDENTIFIER_NOTE = "differs in nearly every row; it is dropped"
 MIDNIGHT = " 00:00:00"  # of a date without a time
 SAMPLE = 10_000  # rows from which the kind of a column of texts is told
 MISFITS = 0.1  # share of values that are no numbers, up to which a column of texts is one of numbers with mistakes
 IDENTIFIER_NAME = re.compile(
     r"(?i:(?:^|[_ .-])(?:id|uuid|guid|index)$|^column_1$)|(?<=[a-z])I[dD]$"
     r"|^Unnamed: \d+$|^__index_level_\d+__$"  # the index of a frame that pandas has written
+)
+MARKED_NUMBER = (  # one with a sign, separators of thousands or a decimal comma, which is read as a text
+    r"^\s*[+-]?[$€£¥]?\s?(?:\d+|\d{1,3}(?:[,.'\u00a0 ]\d{3})+)(?:[.,]\d+)?\s?[%‰$€£¥]?\s*$"
 )
 DATE = (
     r"^\d{1,4}[-/. ]\w{1,9}[-/. ,]+\d{1,4}(?:\D|$)|^[A-Za-z]{3,9} \d{1,2}, \d{4}"  # what may be one, or begin with one
@@ -215,8 +220,11 @@ def _find_kind_of_texts(values: pl.Series, present: int) -> tuple[ColumnKind, st
     if (misfit := find_misfit(values)) is not None:
         row, text = misfit
         return "mixed", f"row {row} holds {shorten(text, 40)}, but nearly all others are numbers; correct or drop it"
+    marked = find_marked_number(sample)
+    what = f"holds numbers such as {shorten(marked, 40)}, which are read as texts" if marked else ""
+    note = what and f"{what}; write plain numbers"
     if _count_distinct(values) <= present / 2:
-        return "category", ""  # no more than half of them are there once
+        return "category", note  # no more than half of them are there once
     once = int((count_values(values)["count"] == 1).sum())
     words = float(sample.str.count_matches(r"\s+").mean() or 0) + 1  # type: ignore[arg-type]
     length = float(sample.str.len_chars().mean() or 0)  # type: ignore[arg-type]
@@ -224,8 +232,18 @@ def _find_kind_of_texts(values: pl.Series, present: int) -> tuple[ColumnKind, st
         advice = f'name it as text = "{values.name}" to learn from it alone, or put numbers in its place'
         return "text", f"holds free text, from which no table's model learns; it is dropped ({advice})"
     if present > FEW_ROWS and once > 0.95 * present:
-        return "identifier", "differs in nearly every row; it is dropped"
-    return "category", ""
+        return "identifier", f"{what}; it is dropped, write plain numbers" if what else IDENTIFIER_NOTE
+    return "category", note
+
+
+def find_marked_number(texts: pl.Series) -> str | None:
+    """Return the first marked one of texts that are nearly all numbers, some with a sign or separators: 3 %, 1,000."""
+    import polars as pl
+
+    marked = texts.str.contains(MARKED_NUMBER)
+    plain = texts.cast(pl.Float64, strict=False).is_not_null()
+    found = texts.filter(marked & ~plain)
+    return str(found[0]) if len(found) and (marked | plain).sum() >= (1 - MISFITS) * len(texts) else None
 
 
 def find_misfit(values: pl.Series) -> tuple[int, str] | None:

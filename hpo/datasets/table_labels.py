@@ -9,7 +9,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from hpo.config.choices import Task
-from hpo.datasets.columns import count_missing, describe_column, explain_missing, find_date_formats, find_misfit
+from hpo.datasets.columns import (
+    count_missing,
+    describe_column,
+    explain_missing,
+    find_date_formats,
+    find_marked_number,
+    find_misfit,
+)
 from hpo.datasets.dataset import MAX_CLASSES
 from hpo.errors import DataError
 from hpo.utils.text import shorten
@@ -211,10 +218,15 @@ def _check_label(values: pl.Series, where: str) -> None:
 
 
 def _check_identifier(values: pl.Series, where: str) -> None:
-    if describe_column(values, count=False).kind == "identifier":
-        raise DataError(
-            f"{where}, column '{values.name}': differs in every row like an identifier; {NAME_ANOTHER}, or say the task"
-        )
+    import polars as pl
+
+    if describe_column(values, count=False).kind != "identifier":
+        return
+    place = f"{where}, column '{values.name}'"
+    texts = values.dtype in (pl.String, pl.Categorical)
+    if texts and (marked := find_marked_number(values.drop_nulls().cast(pl.String))) is not None:
+        raise DataError(f"{place}: holds numbers such as {shorten(marked, 40)}; write plain numbers, or {NAME_ANOTHER}")
+    raise DataError(f"{place}: differs in every row like an identifier; {NAME_ANOTHER}, or say the task")
 
 
 def _guess_task(labels: Sequence[pl.Series]) -> tuple[TaskName, str]:

@@ -169,15 +169,17 @@ def _explain(path: Path, separator: str, error: Exception) -> DataError:
     if "utf-8" in text.lower():
         return _encoding_error(path, separator)
     rows = _rows(path, separator)
-    width = len(next(rows))
+    names = next(rows)
+    width = len(names)
     for number, row in enumerate(rows, 1):
         if len(row) > width:
             long = next((value for value in row if "\n" in value and len(value) > 1000), None)
             if long is None:
-                return DataError(
-                    f"{path}, row {number}: has {len(row)} values, but there are {width} columns; "
-                    "put texts that hold the separator in quotation marks"
-                )
+                columns = f"there {'is' if width == 1 else 'are'} {quantity(width, 'column')}"
+                advice = "put texts that hold the separator in quotation marks"
+                if number == 1 and len(next(rows, ())) > width:
+                    advice = f"the first line must hold their names, and is {shorten(separator.join(names), 60)}"
+                return DataError(f"{path}, row {number}: has {len(row)} values, but {columns}; {advice}")
     if '"' in text or "quote" in text.lower():
         return DataError(f"{path}: has a quotation mark that is not closed; close it, or remove it")
     return DataError(f"{path}: cannot be read as text with columns ({shorten(first_line(error), 200, quote=False)})")

@@ -248,6 +248,26 @@ def test_classes_are_mapped_in_a_stable_order(table, labels, names):
 
 
 @pytest.mark.parametrize(
+    ("form", "note"),
+    [
+        ("{0}%", "column 'rate' holds numbers such as '0%', which are read as texts; write plain numbers"),
+        ("${0}1,000.50", "column 'rate' holds numbers such as '$01,000.50', which are read as texts; it is dropped, "),
+        ("-{0},5", "column 'rate' holds numbers such as '-0,5', which are read as texts; "),
+        ("{0}-{0}", ""),
+        ("v{0}", ""),
+    ],
+)
+def test_numbers_with_signs_or_separators_are_said(tmp_path, form, note):
+    rows = [f'"{form.format(i if "$" in form else i % 9)}",{i % 7 / 2},{i % 2}' for i in range(40)]
+    (tmp_path / "rates.csv").write_text("\n".join(["rate,size,y", *rows, ""]))
+    told = [each for each in read(tmp_path / "rates.csv", "y").notes if "'rate'" in each]
+    assert [each.startswith(note) for each in told] == ([True] if note else [])
+    (tmp_path / "prices.csv").write_text("size,price\n" + "".join(f'{i},"{i * 1000:,}"\n' for i in range(40)))
+    with pytest.raises(DataError, match=r"column 'price': holds numbers such as '1,000'; write plain numbers"):
+        read(tmp_path / "prices.csv", "price")
+
+
+@pytest.mark.parametrize(
     ("label", "task", "why"),
     [
         ("price", "regression", "numbers with fractions"),
@@ -395,6 +415,7 @@ FAULTS = {
     "no header": ("1.5,2,0\n2,3,1\n", {}, ["its first line", "1.5", "column names"]),
     "short row": (ROWS + "1,x1\n", {}, ["row 31", "2 values", "3 columns"]),
     "long row": (ROWS + "1,x1,0,1\n", {}, ["row 31", "4 values", "3 columns"]),
+    "a line above the names": ("# mine\n" + ROWS, {}, ["row 1", "there is 1 column;", "first line", "'# mine'"]),
     "encoding": (ROWS.encode() + b"1,\xe9,0\n", {}, ["row 31:", "UTF-8"]),
     "utf-16": (ROWS.encode("utf-16"), {}, ["UTF-8"]),
     "two names": ("a,a,y\n1,2,0\n", {}, ["the line of column names", "two columns are called 'a'"]),
