@@ -102,10 +102,12 @@ def _open(path: Path) -> Any:
 
 
 def _read_part(arrays: NamedArrays, roles: ArrayRoles, where: str, shape: tuple[int, ...] | None = None) -> Split:
-    x = arrays.read(roles.x)
+    x, *columns = (arrays.read(name) for name in (roles.x, *roles.y))
+    for name, array in zip((roles.x, *roles.y), (x, *columns), strict=True):
+        if array.ndim == 0:
+            raise DataError(f"{where}: {name} is a single value; it must be an array with a row for each sample")
     if shape is not None and x.shape[1:] != shape:
         raise DataError(f"{where}: samples of shape {x.shape[1:]}, not {shape} as in train; make them equal")
-    columns = [arrays.read(name) for name in roles.y]
     return x, columns[0] if len(columns) == 1 else _stack(columns, roles.y, where)
 
 

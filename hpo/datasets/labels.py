@@ -1,7 +1,7 @@
 """Labels as data come with them, and as training has them: classes are numbered, and the task is told.
 
-Classes that are texts, or numbers which do not begin at 0, are numbered in a stable order: numbers by value, texts by
-alphabet. Their own values are the data set's `output_names`.
+Classes that are texts, or numbers which do not begin at 0 or leave most out, are numbered in a stable order: numbers by
+value, texts by alphabet. Their own values are the data set's `output_names`.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ def _number_classes(labels: Array, where: str, reason: str, names: Sequence[str]
     if labels.dtype.kind == "f" and np.isnan(labels).any():
         raise DataError(f"{where}: the label of sample {int(np.isnan(labels).argmax())} is nan; remove or replace it")
     if labels.dtype.kind in "iuf" and _are_whole(labels):
-        if _are_named(labels, names) or labels.min() == 0:
+        if _are_named(labels, names) or _are_numbered(labels):
             return LabelCoding("classification", reason, tuple(names))
         labels = labels.astype(np.int64)
     values = np.unique(_as_values(labels, ""))
@@ -215,6 +215,12 @@ def _check_classes(values: Array, samples: int, where: str) -> None:
         raise DataError(
             f"{where}: each of the {samples:,} samples has a label of its own, such as {shorten(str(values[0]), 40)}; "
             "a class needs several samples: name another label, or predict numbers with task = 'regression'"
+        )
+    if len(values) > max(MOST_CLASSES, samples / 2):
+        raise DataError(
+            f"{where}: the {samples:,} samples have {len(values):,} different labels, such as "
+            f"{shorten(str(values[0]), 40)}; a class needs several samples: name another label, or predict numbers "
+            "with task = 'regression'"
         )
 
 
@@ -235,6 +241,11 @@ def _are_whole(labels: Array) -> bool:
     return labels.dtype.kind in "iu" or (
         labels.dtype.kind == "f" and bool(np.isfinite(labels).all() and (labels % 1 == 0).all())
     )
+
+
+def _are_numbered(labels: Array) -> bool:
+    """Return whether whole numbers are those of classes from 0, of which at least every second one occurs."""
+    return bool(labels.min() == 0) and len(np.unique(labels)) > float(labels.max()) / 2
 
 
 def _are_named(labels: Array, names: Sequence[str]) -> bool:

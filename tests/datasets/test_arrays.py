@@ -101,6 +101,9 @@ def test_a_fifth_is_held_out_where_there_are_no_test_data(tmp_path: Path, save: 
         (np.eye(4)[Y], "classification", 4, ()),
         (Y + 1, "classification", 4, ("1", "2", "3", "4")),
         ((Y - 1) * 10, "classification", 4, ("-10", "0", "10", "20")),
+        (Y % 2 * 255, "classification", 2, ("0", "255")),
+        (Y * 10**9, "classification", 4, ("0", "1000000000", "2000000000", "3000000000")),
+        (Y + Y // 2, "classification", 5, ()),  # one class of five is missing
         (Y > 1, "classification", 2, ("False", "True")),
         (np.array(["b", "a", "c", "a"])[Y], "classification", 3, ("a", "b", "c")),
         (np.array(["10", "9", "100", "9"])[Y], "classification", 3, ("9", "10", "100")),

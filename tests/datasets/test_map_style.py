@@ -238,8 +238,11 @@ def test_whole_numbers_are_what_the_data_set_is_registered_for() -> None:
     assert dataset.task == "regression"
     assert isinstance(dataset.train, tuple)
     np.testing.assert_array_equal(dataset.train[1][:, 0], ages)
-    hpo.dataset("whole_classes")(lambda: Dataset((x, ages)))
+    hpo.dataset("whole_classes")(lambda: Dataset((x, ages // 3)))
     assert load(DatasetReference(name="whole_classes", module=__name__)).task == "classification"
+    hpo.dataset("whole_ages")(lambda: Dataset((x, ages)))
+    with pytest.raises(DataError, match="the 90 samples have 47 different labels, .* predict numbers with task = 'reg"):
+        load(DatasetReference(name="whole_ages", module=__name__))
 
 
 def test_a_label_that_training_does_not_have() -> None:
