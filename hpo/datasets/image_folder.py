@@ -22,7 +22,7 @@ from hpo.datasets.notes import describe_unlabelled
 from hpo.datasets.part_names import PARTS
 from hpo.datasets.roles import Roles
 from hpo.datasets.source import DatasetSource
-from hpo.datasets.text_table import to_numbers
+from hpo.datasets.text_table import find_separator, to_numbers
 from hpo.errors import DataError, find_closest
 from hpo.utils.text import quantity, shorten
 
@@ -216,7 +216,7 @@ def _read_table(path: Path) -> dict[str, list[str]]:
         if path.stat().st_size > LARGEST_CSV:
             raise DataError(f"{path}: has more than {LARGEST_CSV:,} bytes; give each class a folder instead")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file, strict=True) if row]
+            rows = [row for row in csv.reader(file, delimiter=find_separator(path), strict=True) if row]
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -237,6 +237,10 @@ def _read_table(path: Path) -> dict[str, list[str]]:
 def _find_file_column(
     path: Path, table: Mapping[str, list[str]], source: DatasetSource, known: Mapping[str, object]
 ) -> str:
+    if (shown := next((name for name in table if name in known), None)) is not None:
+        raise DataError(
+            f"{path}: its first line holds {shorten(shown)}, which is an image; put a line of column names above it"
+        )
     stems = {_drop_suffix(name) for name in known}
     free = [name for name in table if name not in source.label]
     likely = [name for name in free if name.lower() in FILE_COLUMNS]
@@ -292,8 +296,10 @@ def _find_labels(path: Path, table: Mapping[str, list[str]], column: str, source
         return likely
     if len(free) > 1 and all(set(table[name]) <= {"0", "1"} for name in free):
         return free
-    known = f"which of {shorten(', '.join(free), quote=False)}" if free else "the label"
-    raise DataError(f"{path}: is not clear about what is predicted; say {known} it is: label = …")
+    if not free:
+        raise DataError(f"{path}: has no column to predict; add one called label")
+    which = shorten(", ".join(free), quote=False)
+    raise DataError(f"{path}: is not clear about what is predicted; say which of {which} it is: label = …")
 
 
 def _parse_column(texts: Sequence[str]) -> Array:

@@ -16,7 +16,7 @@ from hpo.utils.text import first_line, quantity, shorten
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["MISSING_TEXTS", "clean_names", "read_text_table", "to_numbers"]
+__all__ = ["MISSING_TEXTS", "clean_names", "find_separator", "read_text_table", "to_numbers"]
 
 # What stands for a missing value, beside nothing at all; pandas reads the same ones so, but for the question mark.
 MISSING_TEXTS = ("", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "<NA>", "?")
@@ -36,7 +36,7 @@ def read_text_table(path: Path, exact: Collection[str] = (), texts: Collection[s
     """
     import polars as pl
 
-    separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else _find_separator(path)
+    separator = "\t" if path.suffix.lower() in (".tsv", ".tab") else find_separator(path)
     names = _read_names(path, separator)
     head = _read_head(path)
     options: dict[str, Any] = {
@@ -111,7 +111,7 @@ def _choose_type(sample: pl.Series, exact: bool, text: bool) -> pl.DataType:
     return pl.Categorical() if repeated else pl.String()  # categories take 4 bytes a row, texts 16 and more
 
 
-def _find_separator(path: Path) -> str:
+def find_separator(path: Path) -> str:
     """Return the separator of a CSV file: that of `SEPARATORS` which its first line has most often."""
     with path.open("rb") as file:
         header = file.readline(1_000_000).decode("utf-8", "replace")

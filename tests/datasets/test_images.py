@@ -186,6 +186,8 @@ def labelled(folder: Path, *lines: str, count: int = 10) -> Path:
 
 
 def test_labels_of_a_file(tmp_path: Path) -> None:
+    labelled(tmp_path, "file;label", *(f"{i}.png;{'cat' if i % 2 else 'a dog'}" for i in range(10)))
+    assert read(tmp_path).output_names == ("a dog", "cat")
     labelled(tmp_path, "file,label", *(f"{i}.png,{'cat' if i % 2 else 'a dog'}" for i in range(10)))
     dataset = read(tmp_path)
     assert dataset.output_names == ("a dog", "cat")
@@ -237,6 +239,8 @@ TIMED = {"label": ("label",), "time": "at"}
         (["file,label,label", *LINES], {}, "has two columns of one name"),
         (["label", *(str(i % 2) for i in range(10))], {}, "no column names the images beside it"),
         (["file,label"], {}, "has no rows"),
+        (LINES, {}, "labels.csv: its first line holds '0.png', which is an image; put a line of column names above it"),
+        (["file", *(f"{i}.png" for i in range(10))], {}, "has no column to predict; add one called label"),
         (["file,label,at", *(f"{i}.png,{i % 2},{'' if i == 4 else i}" for i in range(10))], TIMED, "row 5: is empty"),
         (["file,label,at", *(f"{i}.png,{i % 2},soon" for i in range(10))], TIMED, "row 1: 'soon' is no date"),
         (["file,label,at", *(f"{i}.png,{i % 2},-{i}" for i in range(10))], {"label": ("label",), "weight": "at"}, "-1"),
