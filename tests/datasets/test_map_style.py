@@ -242,7 +242,7 @@ def test_whole_numbers_are_what_the_data_set_is_registered_for() -> None:
     assert load(DatasetReference(name="whole_classes", module=__name__)).task == "classification"
     hpo.dataset("whole_ages")(lambda: Dataset((x, ages)))
     with pytest.raises(
-        DataError, match=r"the 90 samples have 47 different labels, .* predict numbers with task = 'reg"
+        DataError, match=r"the 90 samples have 47 different labels, .* predict numbers with task = 're"
     ):
         load(DatasetReference(name="whole_ages", module=__name__))
 
