@@ -15,7 +15,7 @@ from hpo.datasets.image_cache import Images, open_images
 from hpo.datasets.image_folder import ImageFiles, list_images
 from hpo.datasets.labels import LabelCoding, fit_coding
 from hpo.datasets.notes import describe_task
-from hpo.datasets.parts import NO_TEST, check_fraction, choose_test_rows, tell_held_out
+from hpo.datasets.parts import NO_TEST, check_class_count, check_fraction, choose_test_rows, tell_held_out
 from hpo.datasets.source import DatasetSource
 from hpo.utils.files import absolute_path
 
@@ -64,6 +64,7 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     names = [name for part, index in orders.values() for name in np.array(part.names, object)[index]]
     images = open_images([state, *others.values()], names, source.resize)
     dataset = _make_dataset(orders, images, coding, path)
+    check_class_count(dataset, source, str(path))
     told = [note for part in parts.values() for note in part.notes] + list(images.notes)
     if "test" not in parts and dataset.test is not None:
         told.append(tell_held_out(dataset, source))

@@ -20,6 +20,7 @@ from hpo.utils.text import shorten
 __all__ = [
     "NO_TEST",
     "TEST_SHARE",
+    "check_class_count",
     "check_fraction",
     "choose_test_rows",
     "complete_dataset",
@@ -48,6 +49,7 @@ def complete_dataset(dataset: Dataset, source: DatasetSource, where: str, notes:
     assert isinstance(asked.train, tuple)
     coding = fit_coding(asked.train[1], f"{where}, train", asked.task, tuple(asked.output_names))
     checked = check_dataset(code_labels(asked, where, coding), where)
+    check_class_count(checked, source, where)
     held, told = checked, ""
     if checked.test is not None:
         held = replace(checked, test=_check_test(checked, where))
@@ -57,6 +59,16 @@ def complete_dataset(dataset: Dataset, source: DatasetSource, where: str, notes:
     names = source.label or (tuple(asked.output_names) if coding.task != "classification" else ())
     notes = (describe_task(coding.task, coding.reason, names), *notes, told)
     return replace(held, notes=tuple(note for note in notes if note))
+
+
+def check_class_count(dataset: Dataset, source: DatasetSource, where: str) -> None:
+    """Check that labels have two classes where the task that is asked for is `binary`, and more for `multiclass`.
+
+    Raises:
+        DataError: they have another number.
+    """
+    if source.task in ("binary", "multiclass") and (source.task == "binary") != (dataset.classes == 2):
+        raise DataError(f"{where}: its labels have {dataset.classes:,} classes, which is not {source.task}")
 
 
 def tell_held_out(dataset: Dataset, source: DatasetSource) -> str:

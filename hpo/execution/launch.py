@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -271,7 +270,7 @@ def resume_plan(
     template = study in templates.template_names("studies")
     values = {key: value for key, value in keys.items() if value is not None}
     other = [*(key for key in values if key not in Budget.model_fields), *(parameters or {})]
-    if study.endswith(".toml") or os.sep in study or (template and other):
+    if templates.names_file(study) or (template and other):
         return None
     try:
         stored = Study(StudyStorage(storage or default_storage(), create=False), study)

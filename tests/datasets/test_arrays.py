@@ -149,6 +149,10 @@ def test_many_whole_numbers_are_classes_only_where_they_number_them(tmp_path: Pa
 def test_the_task_that_is_asked_for(tmp_path: Path) -> None:
     path = save_npz(tmp_path, x=X, y=Y)
     assert (read(path, task="regression").task, read(path, task="regression").classes) == ("regression", 1)
+    for y, task, wrong in ((Y, "multiclass", "binary"), (Y % 2, "binary", "multiclass")):
+        assert read(save_npz(tmp_path, x=X, y=y), task=task).classes == len(set(y.tolist()))
+        with pytest.raises(DataError, match=f"its labels have {len(set(y.tolist()))} classes, which is not {wrong}"):
+            read(tmp_path / "own.npz", task=wrong)
     one_hot = save_npz(tmp_path, x=X, y=np.eye(4)[Y])
     assert read(one_hot, task="multilabel").classes == 4
 

@@ -241,9 +241,7 @@ def test_whole_numbers_are_what_the_data_set_is_registered_for() -> None:
     hpo.dataset("whole_classes")(lambda: Dataset((x, ages // 3)))
     assert load(DatasetReference(name="whole_classes", module=__name__)).task == "classification"
     hpo.dataset("whole_ages")(lambda: Dataset((x, ages)))
-    with pytest.raises(
-        DataError, match=r"the 90 samples have 47 different labels, .* predict numbers with task = 're"
-    ):
+    with pytest.raises(DataError, match=r"the 90 samples have 47 different labels, .* predict numbers with task = 're"):
         load(DatasetReference(name="whole_ages", module=__name__))
 
 

@@ -84,6 +84,14 @@ def test_the_task_of_a_file_is_that_of_other_data_it_is_launched_on(tmp_path: Pa
         plan_launch(str(path), "sqlite://", dataset={"path": data, "task": "classification"})
 
 
+@pytest.mark.parametrize("name", ["own.yaml", "own.yml", "own.json"])
+def test_a_study_file_may_be_yaml_or_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text('{"dataset": "none", "trials": 3, "parameters": {"model": "lopo"}}')
+    with pytest.raises(RequestError, match=rf"^{tmp_path}/{name}: \[parameters\] unknown model 'lopo'"):
+        plan_launch(name, "sqlite://")
+
+
 def test_a_beginning_suggests_the_name_that_goes_on(table: Path) -> None:
     names = ["val_r2", "val_f1_weighted", "val_f1_macro", "val_f1_micro"]
     assert find_closest("val_f1", names) == "val_f1_macro"

@@ -134,6 +134,7 @@ def test_a_definition_of_before_is_one_without_resampling() -> None:
             "intensify = true: compares trials on the same splits, and [parameters] validation gives",
         ),
         ({"seeds": 2, "parameters": {"init_seed": 1, "order_seed": [2, 3]}}, "seeds = 2: all would train alike, for"),
+        ({"folds": 999}, "folds = 999: there are only"),
         ({"folds": {"by": "group"}}, "folds = 5 by group: by which column? name it in the data set"),
     ],
 )

@@ -13,7 +13,7 @@ from hpo.space.domains import Constant, Domain
 from hpo.study.definition import Definition
 from hpo.study.input.key_values import get_flag
 from hpo.utils.documents import parse_toml
-from hpo.utils.text import shorten
+from hpo.utils.text import quantity, shorten
 
 __all__ = ["KEYS", "parse_resampling", "spell_resampling"]
 
@@ -145,6 +145,9 @@ def _check_data(chosen: Resampling, resplit: Resplit, dataset: DatasetReference)
             f"{chosen.division or 'resplit = per_trial'}: the study has no data set that could be divided; name one "
             "with dataset = …, and train on trial.data, or use seeds"
         )
+    if chosen.folds is not None and dataset.samples is not None and chosen.folds > dataset.samples:
+        samples = quantity(dataset.samples, "training sample")
+        raise DefinitionError(f"folds = {chosen.folds}: there are only {samples}; take fewer folds")
     source = dataset.source or DatasetSource()
     if dataset.sha256 and chosen.by is not None and getattr(source, chosen.by) is None:  # a file, which says all
         example = f"dataset = {{ path = …, {chosen.by} = … }}"

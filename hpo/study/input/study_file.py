@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -110,8 +109,9 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
 
 
 def _find_file(study: str) -> Path:
-    is_path = study.endswith(".toml") or os.sep in study
-    return Path(study).expanduser().resolve() if is_path else templates.find_template("studies", study)
+    if templates.names_file(study):
+        return Path(study).expanduser().resolve()
+    return templates.find_template("studies", study)
 
 
 def join_file_task(study: str, dataset: object) -> object:
@@ -289,7 +289,7 @@ def _read_parameters(table: Mapping[str, Any], base: Path, declarations: Declara
             parameters = space.to_json()
         else:
             name = get_text(table, "space", "")
-            is_path = name.endswith(".toml") or os.sep in name
+            is_path = templates.names_file(name)
             parameters = read_document(
                 (base / name).resolve() if is_path else templates.find_template("search_spaces", name)
             )

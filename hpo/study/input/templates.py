@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
 from hpo.errors import DefinitionError, describe_unknown
 
-__all__ = ["find_any_template", "find_template", "list_templates", "template_names"]
+__all__ = ["find_any_template", "find_template", "list_templates", "names_file", "template_names"]
 
 Kind = Literal["studies", "search_spaces"]
 KIND_WORDS: dict[Kind, str] = {"studies": "study", "search_spaces": "space"}
@@ -36,6 +37,11 @@ def find_template(kind: Kind, name: str) -> Path:
         problem = describe_unknown(f"{KIND_WORDS[kind]} template", name, template_names(kind))
         raise DefinitionError(f"{problem}, or give a path to a .toml file")
     return path
+
+
+def names_file(name: str) -> bool:
+    """Return whether the name of a study or a space is that of a file, rather than of a template or a stored study."""
+    return os.sep in name or Path(name).suffix in (".toml", ".yaml", ".yml", ".json")
 
 
 def find_any_template(name: str) -> Path:
