@@ -43,12 +43,15 @@ def find_reader(path: Path) -> Reader:
     """Return the reader of a path.
 
     Raises:
-        DataError: there is none; the line lists what can be read.
+        DataError: there is none, and the line lists what can be read; or a folder cannot be looked into.
     """
     for name in MODULES:
         module = cast(Reader, importlib.import_module(f"hpo.datasets.{name}"))
-        if module.can_read(path):
-            return module
+        try:
+            if module.can_read(path):
+                return module
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     raise DataError(
         f"{path}: is no data file that can be read; give a table (.csv, .tsv, .parquet, .feather, .jsonl), arrays "
         "(.npz, .npy, .safetensors, .pt), a folder of images by class, CIFAR's batches, or a saved data set "

@@ -327,11 +327,16 @@ def run_workers(
         deadline: when no more trials are begun, by `StudyStorage.read_clock`; by default as the budget says.
 
     Raises:
-        RequestError: the backend cannot start them; the study's data on this machine are missing or others; or all have
-            refused what the study asks for, in their own line.
+        RequestError: the backend cannot start them; the study is in this process's memory; its data on this machine are
+            missing or others; or all have refused what the study asks for, in their own line.
         RunError: a worker failed, and the line has the last line of its log, and the log's path; or trials are left.
         StorageLostError, StudyDeletedError: the database or the study was deleted or replaced.
     """
+    if study.storage.in_memory:
+        raise RequestError(
+            f"storage {study.storage.masked_url}: is in memory, where workers, which are processes of their own, cannot "
+            "see it; give a file, as sqlite:///studies.db"
+        )
     if backend is None or isinstance(backend, Local):  # of other machines this one may not have the data
         check_unchanged(study.definition.dataset)
     study.storage.retry_policy.stop_requested = should_stop

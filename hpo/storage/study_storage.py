@@ -142,6 +142,11 @@ class StudyStorage(ReportStorage):
         StudyStorage.__init__(self, **state)
 
     @property
+    def in_memory(self) -> bool:
+        """True of SQLite in this process's memory, which no other process can open."""
+        return self.url.get_backend_name() == "sqlite" and not is_file(self.url)
+
+    @property
     def masked_url(self) -> str:
         """The URL without its password."""
         return mask(self.url)

@@ -13,6 +13,7 @@ from PIL import Image
 from hpo.datasets import DatasetSource
 from hpo.datasets.dataset import Dataset
 from hpo.datasets.hf_folder import can_read, digest, read_source
+from hpo.datasets.readers import find_reader
 from hpo.errors import DataError
 
 hf = pytest.importorskip("datasets")
@@ -170,3 +171,14 @@ def test_each_column_of_images_has_its_own(tmp_path: Path) -> None:
     for drop, value in (("b", 10), ("a", 200)):
         read = read_source(tmp_path / "two", DatasetSource(label=("label",), drop=(drop,)))
         assert read.train[0].max() == value  # type: ignore[index]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "own", x=[[0.0], [1.0]] * 9, label=[0, 1] * 9)
+
+    def is_file(self: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    with pytest.raises(DataError, match=rf"^{path}: cannot be read \(Permission denied\); check its permissions$"):
+        find_reader(path)

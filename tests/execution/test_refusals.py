@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from hpo.errors import RequestError, RunError
 from hpo.execution.launch import run_workers
@@ -36,3 +37,10 @@ def test_one_that_fails_otherwise_may_be_launched_again(tmp_path: Path, monkeypa
     line = run(tmp_path, monkeypatch, [REFUSED.format(LINE), CRASHED])
     assert line.startswith("1 worker 7 ended")
     assert line.endswith("3 of 3 trials are left; launch again to go on with them")
+
+
+def test_a_study_in_memory_has_no_workers_of_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(tmp_path, trials=3)
+    monkeypatch.setattr(study.storage, "url", make_url("sqlite://"))
+    with pytest.raises(RequestError, match=r"^storage sqlite://: is in memory, .*; give a file, as sqlite:///"):
+        run_workers(study, WorkerOptions(), backend=NoBackend())  # type: ignore[arg-type]
