@@ -334,8 +334,8 @@ def run_workers(
     """
     if study.storage.in_memory:
         raise RequestError(
-            f"storage {study.storage.masked_url}: is in memory, where workers, which are processes of their own, cannot "
-            "see it; give a file, as sqlite:///studies.db"
+            f"storage {study.storage.masked_url}: is in memory, where workers, which are processes of their own, "
+            "cannot see it; give a file, as sqlite:///studies.db"
         )
     if backend is None or isinstance(backend, Local):  # of other machines this one may not have the data
         check_unchanged(study.definition.dataset)
