@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +21,8 @@ from hpo.utils.text import shorten, summarize_error
 
 __all__ = ["name_saved_data", "save_data"]
 
-SAVED = re.compile(r"(table|arrays)-[0-9a-f]{12}\.(parquet|npz)")
+SAVED = re.compile(r"(table|arrays|samples)-[0-9a-f]{12}\.(?:parquet|npz)")
+KINDS = {"table": "the DataFrame", "arrays": "the arrays (X, y)", "samples": "the data set"}
 OPTION = " (--label)"  # of the command, in advice for those who have a file
 
 
@@ -44,9 +45,13 @@ def save_data(data: object) -> object:
     if _holds_samples(data):
         return str(_save_samples(data))
     if isinstance(data, Mapping):
+        _check_table(data)
         return data
     if isinstance(data, tuple) and len(data) == 2:
         _check_missing(data[1])
+    frame = data[0] if isinstance(data, tuple) and data else data
+    if _is_frame(frame):
+        _check_names([str(name) for name in cast(Any, frame).columns])
     try:
         if isinstance(data, tuple) and len(data) == 2 and not _is_frame(data[0]):
             return str(_save("arrays", ".npz", lambda file: np.savez(file, X=_to_array(data[0]), y=_to_array(data[1]))))
@@ -55,7 +60,6 @@ def save_data(data: object) -> object:
         if _is_frame(data):
             return str(_save("table", ".parquet", lambda file: _to_polars(data).write_parquet(file)))
     except Exception as error:  # of pandas, polars or NumPy: objects in a column, arrays of different lengths
-        frame = data[0] if isinstance(data, tuple) else data
         if _is_frame(frame) and (column := _find_unsavable(frame)) is not None:
             raise DefinitionError(
                 f"dataset: column '{column}' of the DataFrame holds {_name_types(frame, column)}, where numbers, texts "
@@ -95,7 +99,23 @@ def _save_samples(data: object) -> Path:
 
 
 def _is_frame(value: object) -> bool:
-    return hasattr(value, "columns") and (hasattr(value, "to_parquet") or hasattr(value, "write_parquet"))
+    return (hasattr(value, "to_parquet") or hasattr(value, "write_parquet")) and hasattr(value, "columns")
+
+
+def _check_table(data: Mapping[Any, Any]) -> None:
+    """Refuse arrays by name, for a table is one of path and options."""
+    held = [name for name, value in data.items() if hasattr(value, "shape") or isinstance(value, tuple)]
+    if held and not {"path", "name"} & data.keys():
+        raise DefinitionError(
+            f"dataset: a dict with arrays ({', '.join(map(str, held))}); give a tuple (X, y), or parts as data sets of "
+            "torch's: {'train': TensorDataset(X, y), 'test': …}"
+        )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DefinitionError(f"dataset: two columns of the DataFrame are called '{twice}'; rename one of them")
 
 
 def _find_unsavable(frame: Any) -> str | None:
@@ -120,10 +140,10 @@ def name_saved_data(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if not SAVED.fullmatch(path.name) or path.parent != home() / "datasets":
+        saved = SAVED.fullmatch(path.name)
+        if saved is None or path.parent != home() / "datasets":
             raise
-        kind = "the DataFrame" if path.suffix == ".parquet" else "the arrays (X, y)"
-        raise DataError(str(error).replace(str(path), kind).replace(OPTION, "")) from error
+        raise DataError(str(error).replace(str(path), KINDS[saved[1]]).replace(OPTION, "")) from error
 
 
 def _save_with_labels(frame: Any, labels: Any) -> dict[str, object]:
@@ -184,6 +204,7 @@ def _to_polars(frame: Any) -> Any:
 def _to_array(value: Any) -> Any:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # which NumPy does not have
         value = value.permute(0, 2, 3, 1) if value.ndim == 4 else value  # images as files of arrays have them
     array = np.asarray(value)
     return array.astype(str) if array.dtype.kind == "O" else array

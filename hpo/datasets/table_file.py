@@ -59,7 +59,7 @@ def read_table(path: Path, exact: Collection[str] = (), texts: Collection[str] =
             _check_memory(path, path.stat().st_size * MEMORY_OF_TEXT)
             frame = read_text_table(path, exact, texts)
         else:
-            frame = _read_binary(path)
+            frame = _unwrap_extensions(_read_binary(path))
             frame.columns = clean_names(frame.columns, str(path))
     if frame.width == 0 or frame.height == 0:
         raise DataError(f"{path}: holds no rows; it must have columns with names and at least one row")
@@ -96,6 +96,17 @@ def _read_binary(path: Path) -> pl.DataFrame:
     rows = pl.scan_parquet(path).select(pl.len()).collect().item()
     _check_memory(path, rows * sum(_count_bytes(dtype) for dtype in schema.values()))
     return pl.read_parquet(path)
+
+
+def _unwrap_extensions(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a table whose columns of extension types, such as pandas' periods, have the types that they are stored as.
+
+    A period is then its number, and an interval a structure.
+    """
+    import polars as pl
+
+    extension = getattr(pl, "BaseExtension", ())  # which earlier versions read as they are stored
+    return frame.with_columns(values.ext.storage() for values in frame if isinstance(values.dtype, extension))
 
 
 def _check_ends(path: Path) -> None:

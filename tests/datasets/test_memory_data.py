@@ -113,3 +113,42 @@ def test_images_of_torch_keep_their_axes() -> None:
     x, y = torch.rand(60, 3, 8, 4), torch.arange(60) % 2
     for data in (TensorDataset(x, y), (x, y)):
         assert make_reference(save_data(data)).shape == (3, 8, 4)
+
+
+def test_columns_of_extension_types_are_read_as_they_are_stored(tmp_path: Path) -> None:
+    days, ranges = pd.period_range("2020", periods=60, freq="2D"), pd.interval_range(0, 60)
+    frame = FRAME.assign(day=RNG.permutation(days), range=ranges)
+    frame.to_parquet(tmp_path / "own.parquet")
+    for path in (save_data(frame), str(tmp_path / "own.parquet")):
+        reference = make_reference({"path": path, "label": "price", "time": "day"})
+        assert any(note.startswith("column 'range' holds lists or objects") for note in reference.notes)
+        dataset = load(reference)
+        assert dataset.times is not None
+        assert dataset.times.max() < frame["day"].map(lambda day: day.ordinal)[dataset.rows["test"] - 1].min()
+
+
+def test_bfloat16_is_read_as_float32() -> None:
+    x = torch.randn(60, 3).bfloat16()
+    dataset = load(make_reference(save_data((x, torch.arange(60) % 2))))
+    assert isinstance(dataset.train, tuple)
+    np.testing.assert_array_equal(dataset.train[0], x.float().numpy()[dataset.rows["train"] - 1])
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (
+            pd.DataFrame(np.zeros((9, 3)), columns=["a", "a", "y"]),
+            "dataset: two columns of the DataFrame are",
+        ),
+        (
+            {"x": np.zeros((9, 2)), "y": np.zeros(9)},
+            "dataset: a dict with arrays (x, y); give a tuple (X, y), or parts",
+        ),
+        ({"train": (np.zeros((9, 2)), np.zeros(9))}, "dataset: a dict with arrays (train); give a tuple (X, y), or"),
+    ],
+)
+def test_data_in_a_form_that_is_not_taken_are_told_of_another(data: object, line: str) -> None:
+    with pytest.raises(DefinitionError) as raised:
+        save_data(data)
+    assert str(raised.value).startswith(line)
