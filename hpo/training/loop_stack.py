@@ -163,7 +163,6 @@ class Stack:
         Raises:
             RunError: the numbers of rates and trials differ; or `own` is not given, and the shape may mean either.
         """
-        losses = torch.empty(len(self.trials), device=y.device)
         given = self._scheduled_rates() if rates is None else rates
         if len(given) != len(self.trials):
             name = self.trials[0].config.model
@@ -175,11 +174,14 @@ class Stack:
             self._begin_shape(x[0] if self._has_own_batches(x, y, loss, own) else x)
         assert self._shape is not None
         several = len(self._shape) < x.ndim - 1
+        indices, parts = [], []
         for group, places in self._placed():
             index = send_numbers(places, torch.int64, x.device)
             part, labels = (x[index], y[index]) if several else (x, y)
-            losses[index] = group.step(part, labels, loss, [given[place] for place in places], several=several)
-        return losses
+            indices.append(index)
+            parts.append(group.step(part, labels, loss, [given[place] for place in places], several=several))
+        losses = torch.cat(parts)  # models may be of different types
+        return torch.empty_like(losses).index_copy_(0, torch.cat(indices), losses)
 
     def _scheduled_rates(self) -> list[float]:
         """Return the learning rate of each trial at the next step, and count it."""
@@ -293,8 +295,7 @@ class Stack:
             modules = [self._modules[id(trial)] for trial in trials]
             structure = structure_of(modules[0])
             if structure not in self._checked:
-                pair = modules[:2] if len(modules) > 1 else [modules[0], _vary(modules[0])]
-                self._checked[structure] = why_modules_alone(pair, x, self._shape)
+                self._checked[structure] = why_modules_alone(modules[:2], x, self._shape)
                 if self._checked[structure] is not None:
                     self._refuse_parameters(modules[0])
             group = LoopGroup(trials, modules, self._shape, x.device, alone=self._checked[structure] is not None)
@@ -341,17 +342,6 @@ class Stack:
         places = {id(trial): place for place, trial in enumerate(self.trials)}
         for group in self._groups:
             yield group, [places[id(trial)] for trial in group.trials]
-
-
-def _vary(module: nn.Module) -> nn.Module:
-    """Return a copy of a module with other numbers in it."""
-    copy, generator = deepcopy(module), torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in copy.parameters():
-            if parameter.is_floating_point():
-                noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-                parameter.mul_((0.5 + noise).to(parameter))
-    return copy
 
 
 def _takes(module: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> bool:

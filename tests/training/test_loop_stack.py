@@ -191,6 +191,30 @@ def test_what_a_stack_cannot_step_is_refused_in_one_line(given: dict[str, Any], 
     assert "\n" not in str(caught.value)
 
 
+class Double(nn.Linear):
+    """Model whose parameters and outputs are of another type than its samples."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 3, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.double())
+
+
+def test_losses_are_of_the_models_types() -> None:
+    register(lambda config: Double() if config.learning_rate > 0.05 else nn.Linear(8, 3))
+    found = run(configs(epochs=1))
+    for number, made in enumerate(configs(epochs=1)):
+        (expected,) = run([made])
+        assert losses(found[number]) == pytest.approx(losses(expected), rel=1e-6)
+
+
+def test_a_model_without_outputs_of_a_tensor_is_one_line() -> None:
+    register(lambda _: nn.GRU(8, 3))
+    with pytest.raises(RunError, match=r"the model's forward returns no tensor but tuple; it must return one"):
+        run(configs(epochs=1))
+
+
 def test_models_that_are_computed_one_by_one_draw_the_same_whoever_else_trains() -> None:
     register(lambda _: nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.3), nn.RReLU(), nn.Linear(8, 3)))
     whole, left = run(configs()), run(configs(), callbacks=[Prunes(_0=1)])

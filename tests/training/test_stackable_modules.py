@@ -360,6 +360,72 @@ class Apply(nn.Module):
         return self.function(x)
 
 
+class Tempered(nn.Linear):
+    """Module with a parameter without dimensions."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.temperature = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.temperature
+
+
+class Single1d(nn.Linear):
+    """Module with one number of a sample as its output."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sum(-1)
+
+
+class Settled(nn.Module):
+    """Module whose normalisation is never in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.norm = nn.Linear(8, 3), nn.BatchNorm1d(3)
+
+    def train(self, mode: bool = True) -> "Settled":
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.enter(x))
+
+
+class Scales(nn.Linear):
+    """Module that puts another tensor into the place of a buffer which its gradient needs."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.register_buffer("scale", torch.ones(sizes[1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = super().forward(x)
+        scaled = outputs * self.scale
+        if self.training:
+            self.scale = 0.9 * self.scale + 0.1 * outputs.detach().std(0)
+        return scaled
+
+
+class Clamped(nn.Linear):
+    """Module that changes its weights in place as it computes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.weight.clamp_(min=0)
+        return super().forward(x)
+
+
+class Unit(nn.Linear):
+    """Module that gives its weights other numbers as it computes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data = F.normalize(self.weight.data)
+        return super().forward(x)
+
+
 def halve(share: float, x: Tensor) -> Tensor:
     return F.dropout(x, share / 2)
 
@@ -409,6 +475,8 @@ ALONE = {
     "half of a share": (VECTOR, lambda: Shares(halve), "the share of a dropout"),
     "a share that decides": (VECTOR, lambda: Shares(decide), "the share of a dropout"),
     "what is kept of a share": (VECTOR, lambda: Shares(scale), "the share of a dropout"),
+    "weights changed in place": (VECTOR, lambda: Clamped(8, 3), "a stack leaves another"),
+    "other weights": (VECTOR, lambda: Unit(8, 3), "`data` under vmap"),
     "nothing to train": (VECTOR, lambda: nn.Identity(), "nothing to train"),
 }
 
@@ -486,11 +554,70 @@ def test_what_one_member_leaves_out_is_left_as_it_is_in_that_member_alone():
             assert torch.equal(weight, before[member][name] * (1 if idle else 0.5))
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: after(nn.Linear(8, 8), Settled(), nn.Tanh(), Clamped(3, 3)),
+        lambda: Flat(nn.Embedding(5, 3, max_norm=0.5), codes),
+        lambda: Flat(nn.Embedding(5, 3, sparse=True), codes),
+        lambda: Flat(nn.utils.weight_norm(nn.Linear(8, 3))),
+        lambda: after(nn.Linear(8, 4), Unit(4, 3), Scales(3, 3)),
+    ],
+    ids=["in place", "max_norm", "sparse", "weight_norm", "data"],
+)
+def test_modules_that_are_computed_one_by_one_are_the_modules_alone(make):
+    x = torch.randn(2, 5, 8)
+    modules, others = ([make() for _ in range(2)] for _ in range(2))
+    for module, other in zip(modules, others, strict=True):
+        module(x[0])  # lazy layers take their size
+        other(x[0])
+        other.load_state_dict(module.state_dict())
+    stack = SerialModules(modules, VECTOR, torch.device("cpu"), by_layer=False)
+    load_modules(stack, modules)
+    stack.noise.begin([0, 1])
+    gradients = [torch.empty_like(each) for each in stack.parameters]
+    for _ in range(2):
+        outputs = stack.forward(x, train=True)
+        stack.backward(x, torch.ones_like(outputs), gradients, add=False)
+        with torch.no_grad():
+            for numbers, gradient in zip(stack.parameters, gradients, strict=True):
+                numbers.sub_(0.1 * gradient)
+        for index, other in enumerate(others):
+            torch.optim.SGD(other.parameters(), 0.1).zero_grad()
+            alone = other.train()(x[index])
+            assert torch.allclose(outputs.mT[index], alone, atol=1e-6)
+            alone.sum().backward()
+            torch.optim.SGD(other.parameters(), 0.1).step()
+            found = {**stack.views(index, stack.parameters), **stack.statistics(index)}
+            for name, wanted in other.state_dict().items():
+                assert torch.allclose(found[name], wanted, atol=1e-6), name
+
+
 def test_modules_that_make_tensors_stack():
     assert check(SEQUENCE, lambda: Starts(8, 4, batch_first=True)) is None
     assert check(VECTOR, lambda: OneHot(8, 3)) is None
     assert check(VECTOR, lambda: Single(8, 3)) is None
+    assert check(VECTOR, lambda: after(nn.Linear(8, 4), Scales(4, 3))) is None
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_modules_of_any_shape_stack():
+    assert check(VECTOR, lambda: Tempered(8, 3)) is None
+    assert check(VECTOR, Settled, last=False) is None
+    assert check(VECTOR, lambda: Single1d(8, 3), last=False) is None
+    assert check(VECTOR, lambda: nn.Linear(8, 3), last=False) is None
+    assert check((), lambda: Apply(torch.sin), lambda x: x.unsqueeze(-1)) is None
+    by_row = after(nn.Linear(8, 4), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3))
+    assert check(SEQUENCE, lambda: by_row, last=False) is None
+
+
+def test_a_single_module_is_compared_with_a_copy():
+    module = nn.Sequential(nn.Linear(8, 3))
+    assert why_modules_alone([module], torch.randn(5, 8), VECTOR) is None
+    found = why_modules_alone([nn.Embedding(5, 3)], torch.zeros(5, 8, dtype=torch.int64), VECTOR)
+    assert found == "it takes whole numbers, and a stack computes real ones"
+    assert "has hooks" in (why_modules_alone([hooked()], torch.randn(5, 8), VECTOR) or "")
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -31,7 +31,7 @@ from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
 from hpo.training.stacked.gain import Clock, Timing, change_seed, measure_gain
 from hpo.training.stacked.member_functions import Given, member_functions
-from hpo.training.stacked.modules import StackedModules, is_normalised
+from hpo.training.stacked.modules import StackedModules, flatten_samples, is_normalised
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
 from hpo.training.stacked.structure import attributes_of, number_structures, structure_of
 from hpo.training.stacked.user_values import name_change, read_user_values
@@ -60,6 +60,7 @@ MEANINGS = {
     "(generate_vmap_rule)",
     "Tensor.requires_grad_()": "it calls requires_grad_ while it computes",
     "that doesn't have storage": "it takes the numbers of a batch out of torch (.numpy() and the like)",
+    "argument #1 'indices'": "it takes whole numbers, and a stack computes real ones",
     "dynamic shape": "the shape of what it computes depends on the numbers of a batch (a mask, nonzero and the like)",
 }
 GAIN = 1.1  # times as fast as one at a time, below which a stack is not worth it
@@ -206,7 +207,7 @@ def why_modules_alone(
     They are computed in float64; where a module makes tensors of another type, in float32, and less exactly.
 
     Args:
-        modules: two or more, of equal structure; they are copied.
+        modules: of equal structure; they are copied, a single one twice, with other numbers in the second.
         x: samples; at most 16 are used.
         shape: of one of them.
         builds: build them; each is called again before its module is computed alone, for what it leaves elsewhere.
@@ -233,6 +234,8 @@ def _compare_modules(
 ) -> str | None:
     """Return what differs, computing in a type, which the tensors that a module makes have by default too."""
     copies = [deepcopy(module).cpu().to(dtype) for module in modules]
+    if len(copies) == 1:
+        copies.append(_copy_varied(copies[0]))
     given = x[:SAMPLES].cpu().to(dtype)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -244,6 +247,17 @@ def _compare_modules(
     finally:
         torch.set_default_dtype(default)
     return _compare_modules(modules, x, shape, builds, torch.float32)
+
+
+def _copy_varied(module: nn.Module) -> nn.Module:
+    """Return a copy of a module with other numbers in it."""
+    copy, generator = deepcopy(module), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            if parameter.is_floating_point():
+                noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.mul_((0.5 + noise).to(parameter))
+    return copy
 
 
 def _find_obstacles(module: nn.Module) -> Iterator[str]:
@@ -363,7 +377,7 @@ class _Generators:
 
 def _flatten(samples: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return samples (…, n, *shape) as stacks read them: their features, and a one; see `PaddedSamples`."""
-    return F.pad(samples.flatten(samples.ndim - len(shape)), (0, 1), value=1)
+    return F.pad(flatten_samples(samples, shape), (0, 1), value=1)
 
 
 def _compare_step(
@@ -385,9 +399,9 @@ def _compare_step(
         module.train().zero_grad()
         with member_functions(Given(stack.noise.kept or [], index)):
             alone = module(samples[index] if own else samples)
-        if not _close(outputs[index].mT, alone):
+        if not _close(outputs.mT[index], alone):
             return "a stack gives other outputs"
-        alone.backward(by_outputs[index].mT)
+        alone.backward(by_outputs.mT[index])
         found = stack.views(index, gradients)
         for name, parameter in module.named_parameters():
             wanted = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -426,7 +440,7 @@ def _compare_state(
         _build_again(builds, index)
         with torch.no_grad():
             alone = module.eval()(samples[index] if own else samples)
-        if not _close(evaluated[index].mT, alone):
+        if not _close(evaluated.mT[index], alone):
             return "a stack gives other outputs in evaluation"
     return None
 

@@ -8,7 +8,7 @@ that their modules hold they are equal, which `structure_of` compares. What cann
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -17,17 +17,23 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hpo.errors import RunError
 from hpo.training.optimizers import group_by_depth, weight_layers
 from hpo.training.stacked.member_functions import Draws, Members, Share, member_functions
 from hpo.training.stacked.noise import Noise, keep_generators
 from hpo.training.stacked.structure import share_name
 
-__all__ = ["SerialModules", "StackedModules", "is_normalised"]
+__all__ = ["SerialModules", "StackedModules", "flatten_samples", "is_normalised"]
 
 
 def is_normalised(module: nn.Module) -> bool:
     """Return whether a module has batch normalisation."""
     return any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+
+
+def flatten_samples(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return samples (…, n, *shape) with their numbers in one dimension, (…, n, features)."""
+    return x.reshape(*x.shape[: x.ndim - len(shape)], math.prod(shape))
 
 
 class Place(NamedTuple):
@@ -87,20 +93,25 @@ class StackedModules:
         ]
         self._places = _find_places(first, groups)
         self._same = _find_same(first)
-        self._leaves = {name: view.requires_grad_() for name, view in self._parts(slice(None), self.parameters).items()}
+        self._leaves = _make_leaves(self._parts(slice(None), self.parameters))
         self._buffers, self._shared = _gather_constants(modules, device)
         self.noise = Noise(count, device)
         self.draws = Draws(self.noise)
         self._shares = _gather_shares(modules, self.output)
-        self._template = make_template(modules).to(device)
+        self._template = self._make_template(modules).to(device)
         self._slots = list(_find_slots(self._template))
+        self._training: bool | None = None  # the mode that the template was put into; its own may be half of each
         self._outputs: Tensor | None = None
+        self._replaced: list[tuple[Tensor, Tensor]] = []  # buffers, and what is to be in them
         self._idle: list[tuple[str, int | slice]] = []  # parameters without a gradient, and the members of whom
 
     @property
     def output(self) -> Tensor:
         """Parameters of the output layer, whose type and device all others have."""
         return self.parameters[-1]
+
+    def _make_template(self, modules: Sequence[nn.Module]) -> nn.Module:
+        return make_template(modules)
 
     def _compute_member(
         self, tensors: dict[str, Tensor], shares: dict[str, Tensor], x: Tensor
@@ -131,10 +142,14 @@ class StackedModules:
         samples = x[..., : self.features].reshape(*x.shape[:-1], *self.shape).clone()
         if samples.ndim == 4 and self.layout != torch.contiguous_format:
             samples = samples.contiguous(memory_format=self.layout)
-        if self._template.training != train:
+        if self._training != train:
+            self._training = train
             self._template.train(train)
+        self._write_buffers()
         with torch.set_grad_enabled(train), self._autocast():
             outputs = self._compute(samples, own=own)
+        if not train:  # else the gradient may need them as they were
+            self._write_buffers()
         outputs = outputs.to(self.output.dtype)
         self._outputs = outputs if train else None
         detached: Tensor = outputs.detach().mT
@@ -148,10 +163,14 @@ class StackedModules:
             batch = members.each(samples) if own else samples
             computed, replaced = self._compute_member({**tensors, **self._shared}, shares, batch)
             outputs = members.all(computed)
-            changed = {name: members.all(buffer) for name, buffer in replaced.items()}
-        for name, buffer in changed.items():
-            self._buffers[name].copy_(buffer.detach())
+            self._replaced = [(self._buffers[name], members.all(buffer).detach()) for name, buffer in replaced.items()]
         return outputs
+
+    def _write_buffers(self) -> None:
+        """Write what the last pass has put in the place of buffers."""
+        for buffer, value in self._replaced:
+            buffer.copy_(value)
+        self._replaced = []
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._precision is None:
@@ -170,6 +189,7 @@ class StackedModules:
         assert self._outputs is not None
         outputs, self._outputs = self._outputs, None
         gradients = self._differentiate(outputs, by_outputs.mT)
+        self._write_buffers()
         for group, target in enumerate(into):
             own = [
                 gradient.reshape(len(target), 1, -1)
@@ -227,7 +247,7 @@ class StackedModules:
         parts = {}
         for name, (group, start, shape) in self._places.items():
             part = tensors[group].detach()[members, 0, start : start + shape.numel()]
-            parts[name] = part.view(*part.shape[:-1], *shape)
+            parts[name] = part.view((*part.shape[:-1], *shape))
         return parts
 
 
@@ -246,45 +266,62 @@ class SerialModules(StackedModules):
         self._members = [module.to(device) for module in modules]
         saved = modules[0].state_dict().keys()  # other buffers stay with their modules, which outlive the stack
         self._buffers = {name: buffer for name, buffer in self._buffers.items() if name in saved}
-        self._used: list[dict[str, Tensor]] = []  # the parameters that the last training forward pass gave each member
+        self._own = [_make_leaves(self._parts(index, self.parameters)) for index in range(len(modules))]
+
+    def _make_template(self, modules: Sequence[nn.Module]) -> nn.Module:
+        return modules[0]  # not every module can be copied
 
     def _compute(self, samples: Tensor, *, own: bool) -> Tensor:
-        training, outputs = self._template.training, []
-        self._used = []
-        seeds = self.noise.next_seeds() if training else []
+        outputs = []
+        seeds = self.noise.next_seeds() if self._training else []
         with keep_generators(samples.device):
             for index, module in enumerate(self._members):
-                if training:  # whoever else is in the stack, a member draws the same
+                if self._training:  # whoever else is in the stack, a member draws the same
                     torch.manual_seed(seeds[index])
                 outputs.append(self._compute_alone(index, module, samples[index] if own else samples))
         return torch.stack(outputs)
 
     def _compute_alone(self, index: int, module: nn.Module, samples: Tensor) -> Tensor:
-        module.train(self._template.training)
-        parameters = {name: leaf[index] for name, leaf in self._leaves.items()}
-        if module.training:
-            self._used.append(parameters)
-        tensors = parameters | {name: buffer[index] for name, buffer in self._buffers.items()}
+        module.train(bool(self._training))
+        buffers = {name: buffer[index] for name, buffer in self._buffers.items()}
+        tensors = self._own[index] | buffers
         outputs: Tensor = functional_call(module, tensors, (samples,))
-        for name, before in self._buffers.items():
-            if tensors[name] is not before:
-                before[index].copy_(tensors[name].detach())
+        if not isinstance(outputs, Tensor):
+            kind = type(outputs).__name__
+            raise RunError(f"trial.stack: the model's forward returns no tensor but {kind}; it must return one")
+        _keep_place(self._own[index], self._parts(index, self.parameters))
+        own = ((buffer, tensors[name].detach()) for name, buffer in buffers.items() if tensors[name] is not buffer)
+        self._replaced.extend(own)
         return outputs
 
     def _differentiate(self, outputs: Tensor, by_outputs: Tensor) -> dict[str, Tensor]:
         """Return the gradient by each parameter; what a member does not use has none, whatever the others use."""
         gradients = {name: torch.zeros_like(leaf) for name, leaf in self._leaves.items()}
-        used, self._used, self._idle = self._used, [], []
-        places = [(name, index) for index, parameters in enumerate(used) for name in parameters]
-        found = torch.autograd.grad(
-            outputs, [used[index][name] for name, index in places], by_outputs, allow_unused=True
-        )
+        places = [(name, index) for index, own in enumerate(self._own) for name in own]
+        leaves = [self._own[index][name] for name, index in places]
+        found = torch.autograd.grad(outputs, leaves, by_outputs, allow_unused=True)
+        self._idle = [place for place, gradient in zip(places, found, strict=True) if gradient is None]
         for (name, index), gradient in zip(places, found, strict=True):
-            if gradient is None:
-                self._idle.append((name, index))
-            else:
-                gradients[name][index] = gradient
+            if gradient is not None:
+                gradients[name][index] = gradient.to_dense()
         return gradients
+
+
+def _make_leaves(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what gradients are asked for, in the same memory.
+
+    They share no count of their changes: what a module does to one of them in place, as `max_norm` of an embedding
+    does, says nothing of others.
+    """
+    return {name: part.data.requires_grad_() for name, part in parts.items()}
+
+
+def _keep_place(leaves: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> None:
+    """Keep leaves in their memory, where a module has assigned to the `data` of some."""
+    for name, part in parts.items():
+        if leaves[name].data_ptr() != part.data_ptr():
+            part.copy_(leaves[name].detach())
+            leaves[name].data = part
 
 
 def _find_places(module: nn.Module, groups: Sequence[Sequence[nn.Parameter]]) -> dict[str, Place]:

@@ -7,6 +7,7 @@ kinds go through `StackedModules`, which takes twice as long for small ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,17 @@ def is_sequential(module: nn.Module) -> bool:
     if len({id(each) for each in parameters if each.requires_grad}) < len(parameters):
         return False
     leaves = list(_leaves("", module))
-    ends = bool(leaves) and isinstance(leaves[0][1], FeatureEmbedding | nn.Linear) and type(leaves[-1][1]) is nn.Linear
+    if not leaves or leaves[0][1] is module:  # a layer by itself is no sequence
+        return False
+    ends = isinstance(leaves[0][1], FeatureEmbedding | nn.Linear) and type(leaves[-1][1]) is nn.Linear
     later = (isinstance(leaf, FeatureEmbedding) for _, leaf in leaves[1:])
-    return ends and not any(later) and all(_has_part(leaf) for _, leaf in leaves)
+    return ends and not any(later) and all(_has_part(leaf) for _, leaf in leaves) and _is_flat(leaves)
+
+
+def _is_flat(leaves: Iterable[Named]) -> bool:
+    """Return whether each linear layer takes what the one before it gives: else samples become flat on the way."""
+    linear = [leaf for _, leaf in leaves if isinstance(leaf, nn.Linear)]
+    return all(before.out_features == after.in_features for before, after in pairwise(linear))
 
 
 def _leaves(name: str, module: nn.Module) -> Iterator[Named]:
