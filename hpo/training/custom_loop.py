@@ -253,17 +253,18 @@ class Trial:
             raise RunError(f"objective '{name}': trial.stack needs the parameter 'epochs'; add uses=['epochs', …]")
         runs = self._run.peers
         trials = [self if run is self._run else Trial(run) for run in runs]
-        modules = []
-        for run in runs:
+
+        def build_module(config: TrialConfig) -> nn.Module:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(run.member.config.seed_of_init)
-                module = build(run.member.config)
+                torch.manual_seed(config.seed_of_init)
+                module = build(config)
             if not isinstance(module, nn.Module):
                 raise RunError(
                     f"objective '{name}': trial.stack(build): build returned no nn.Module but {type(module).__name__}"
                 )
-            modules.append(module)
-        return Stack(runs, trials, modules)
+            return module
+
+        return Stack(runs, trials, build_module)
 
     # As Optuna's trial has them.
 

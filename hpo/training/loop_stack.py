@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from hpo.training.member import State
 from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
 from hpo.training.schedules import rate_at
-from hpo.training.stacked.check import find_parameter_obstacle, why_modules_alone
+from hpo.training.stacked.check import find_differing_part, find_parameter_obstacle, why_modules_alone
 from hpo.training.stacked.noise import noise_seed
 from hpo.training.stacked.optimizers import optimizer_family
 from hpo.training.stacked.structure import number_structures, structure_of
@@ -43,10 +43,13 @@ class Stack:
             changes between epochs alone.
     """
 
-    def __init__(self, runs: Sequence[LoopRun], trials: Sequence[Trial], modules: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, runs: Sequence[LoopRun], trials: Sequence[Trial], build: Callable[[TrialConfig], nn.Module]
+    ) -> None:
         self._runs = dict(zip(map(id, trials), runs, strict=True))
         self.trials = list(trials)
-        self._modules = {id(trial): module for trial, module in zip(trials, modules, strict=True)}
+        self._build_module = build
+        self._modules = {id(trial): build(trial.config) for trial in trials}
         self._states: dict[int, State | None] = {id(trial): self._run(trial).state for trial in trials}
         for trial in trials:
             run = self._run(trial)
@@ -295,7 +298,7 @@ class Stack:
             modules = [self._modules[id(trial)] for trial in trials]
             structure = structure_of(modules[0])
             if structure not in self._checked:
-                self._checked[structure] = why_modules_alone(modules[:2], x, self._shape)
+                self._checked[structure] = self._why_alone(trials, modules, x)
                 if self._checked[structure] is not None:
                     self._refuse_parameters(modules[0])
             group = LoopGroup(trials, modules, self._shape, x.device, alone=self._checked[structure] is not None)
@@ -307,6 +310,14 @@ class Stack:
                 member = self._run(trial).member
                 member.stack, member.alone = 1 if self._checked[structure] else len(trials), self._checked[structure]
         self._begin()
+
+    def _why_alone(self, trials: Sequence[Trial], modules: Sequence[nn.Module], x: Tensor) -> str | None:
+        """Return in one phrase why models of one structure are computed one by one; None if they are stacked."""
+        assert self._shape is not None
+        found = why_modules_alone(modules[:2], x, self._shape)
+        if found is None and len(trials) == 1 < len(self.trials):  # what keeps it from others may be its own alone
+            return find_differing_part(modules[0], self._build_module(trials[0].config))
+        return found
 
     def _refuse_parameters(self, module: nn.Module) -> None:
         """Refuse models whose parameters one tensor cannot hold, not even where they are computed one by one."""

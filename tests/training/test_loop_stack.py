@@ -25,7 +25,7 @@ from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.custom_loop import Trial
 from hpo.training.loop import train
 from hpo.training.loop_group import LoopGroup
-from hpo.training.member import TrainResult
+from hpo.training.member import Member, Metrics, TrainResult
 from hpo.training.settings import TrainSettings
 from hpo.training.suggestions import TrialLink
 from tests.training.resumable import config, data, stop_after
@@ -189,6 +189,37 @@ def test_what_a_stack_cannot_step_is_refused_in_one_line(given: dict[str, Any], 
     with pytest.raises(RunError, match=words) as caught:
         run(configs(**given))
     assert "\n" not in str(caught.value)
+
+
+class Held(nn.Linear):
+    """Model that holds a function of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 3)
+        self.activation = lambda x: x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(super().forward(x))
+
+
+def test_a_model_that_holds_a_function_of_its_own_says_so() -> None:
+    register(lambda _: Held())
+    sees = Sees()
+    run(configs(epochs=1), callbacks=[sees])
+    assert {each.alone for each in sees.members} == {"Held holds a function of its own as activation"}
+    register(lambda config: nn.Linear(8, 3) if config.learning_rate > 0.05 else nn.Linear(8, 3, bias=False))
+    run(configs(epochs=1), callbacks=[sees])
+    assert [(each.alone, each.stack) for each in sees.members[3:]] == [(None, 1), (None, 2), (None, 2)]
+
+
+class Sees(Callback):
+    """Callback that keeps the trials that it sees."""
+
+    def __init__(self) -> None:
+        self.members: list[Member] = []
+
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:
+        self.members.append(member)
 
 
 class Double(nn.Linear):

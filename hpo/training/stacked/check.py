@@ -40,6 +40,7 @@ from hpo.utils.text import shorten, summarize_error
 __all__ = [
     "Timing",
     "find_difference",
+    "find_differing_part",
     "find_parameter_obstacle",
     "find_structure",
     "measure_gain",
@@ -95,7 +96,7 @@ def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> st
     values = (*used_values(config).items(), *settings)
     if values not in _by_values:
         first, second = (build_model(change_seed(config, i), data.shape, data.classes) for i in range(2))
-        if (found := _differing_part(first, second)) is not None:
+        if (found := find_differing_part(first, second)) is not None:
             return found
         key = structure_of(first), compute_type(config), settings
         if key not in _verdicts:
@@ -170,7 +171,7 @@ def find_structure(config: TrialConfig, data: Data) -> Hashable:
     return structure_of(build_model(config, data.shape, data.classes)), compute_type(config)
 
 
-def _differing_part(first: nn.Module, second: nn.Module) -> str | None:
+def find_differing_part(first: nn.Module, second: nn.Module) -> str | None:
     """Return which part of two modules of one configuration keeps them out of one stack."""
     if structure_of(first) == structure_of(second):
         return None
