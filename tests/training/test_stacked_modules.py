@@ -4,6 +4,7 @@ Models of tables go through `StackedSequential`, and with the fixture `general` 
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -407,3 +408,14 @@ def test_what_a_stack_can_hold():
     frozen = Odd()
     frozen.last.requires_grad_(False)
     assert structure_of(frozen) != first
+    for make in (
+        lambda i: np.prod((2, 3 + i)),
+        lambda i: np.float32(i),
+        lambda i: np.arange(3) + i,
+        lambda i: partial(nn.LayerNorm, eps=1e-5 * (i + 1)),
+    ):
+        holders = Odd(), Odd(), Odd()
+        for value, holder in zip((0, 0, 1), holders, strict=True):
+            holder.held = make(value)
+        same, other, different = map(structure_of, holders)
+        assert same == other != different

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -27,8 +29,8 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.d
 def structure_of(module: nn.Module) -> Hashable:
     """Return a key that is equal for modules that one stack can hold: of the same parts, with tensors of equal shapes.
 
-    Whatever else a part holds must be equal too: numbers and texts by their value, a configuration in what its model
-    uses, any other object in being the same one. Shares of torch's dropouts may differ.
+    Whatever else a part holds must be equal too: numbers, arrays and texts by their value, a configuration in what its
+    model uses, any other object in being the same one. Shares of torch's dropouts may differ.
     """
     parts = module.named_modules(remove_duplicate=False)
     return tuple((name, _class(part), attributes_of(part), _tensors(part)) for name, part in parts), _ties(module)
@@ -79,6 +81,10 @@ def _value(value: Any) -> Hashable:
     if isinstance(value, Tensor):
         content = value.detach().cpu().contiguous()
         return Tensor, content.dtype, content.shape, zlib.crc32(content.flatten().view(torch.uint8).numpy().tobytes())
+    if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
+        return type(value), str(value.dtype), value.shape, zlib.crc32(np.ascontiguousarray(value).tobytes())
+    if isinstance(value, partial):
+        return partial, _value(value.func), _value(value.args), _value(value.keywords)
     if isinstance(value, TrialConfig):
         return TrialConfig, _value(used_values(value))
     if isinstance(value, dict):
