@@ -240,9 +240,18 @@ def test_losses_are_of_the_models_types() -> None:
         assert losses(found[number]) == pytest.approx(losses(expected), rel=1e-6)
 
 
-def test_a_model_without_outputs_of_a_tensor_is_one_line() -> None:
-    register(lambda _: nn.GRU(8, 3))
-    with pytest.raises(RunError, match=r"the model's forward returns no tensor but tuple; it must return one"):
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda _: nn.GRU(8, 3), "the model's forward returns no tensor but tuple; it must return one"),
+        (lambda _: torch.jit.script(nn.Linear(8, 3)), "cannot train its model: .* is compiled by torch.jit; write a"),
+        (lambda _: nn.Identity(), "cannot train its model: it has nothing to train; write a loop of one trial"),
+    ],
+)
+def test_a_model_that_no_stack_can_train_is_one_line(build: Callable[[TrialConfig], nn.Module], words: str) -> None:
+    register(build)
+    with pytest.raises(RunError, match=words):
         run(configs(epochs=1))
 
 

@@ -264,9 +264,7 @@ def _copy_varied(module: nn.Module) -> nn.Module:
 def _find_obstacles(module: nn.Module) -> Iterator[str]:
     """Yield what is known of a module without computing it."""
     for name, part in module.named_modules():
-        place = f"{type(part).__name__}{f' ({name})' if name else ''}"
-        if isinstance(part, torch.jit.ScriptModule):
-            yield f"{place} is compiled by torch.jit"
+        place = _name_part(name, part)
         hooks = part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks
         if any(hooks):
             yield f"{place} has hooks"
@@ -276,15 +274,23 @@ def _find_obstacles(module: nn.Module) -> Iterator[str]:
             yield f"{place} has a proj_size, for which there is no stacked form"
     if (found := find_parameter_obstacle(module)) is not None:
         yield found
-    if not any(each.requires_grad for each in module.parameters()):
-        yield "it has nothing to train"
+
+
+def _name_part(name: str, part: nn.Module) -> str:
+    return f"{type(part).__name__}{f' ({name})' if name else ''}"
 
 
 def find_parameter_obstacle(module: nn.Module) -> str | None:
     """Return what keeps a module's parameters out of a stack's tensors; None if nothing does.
 
-    A stack holds the parameters of all its members in one tensor, and has no parameters that hooks could be called of.
+    A stack holds the parameters of all its members in one tensor, has no parameters that hooks could be called of, and
+    puts its own into the place of a module's, which a compiled one does not allow.
     """
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            return f"{_name_part(name, part)} is compiled by torch.jit"
+    if not any(each.requires_grad for each in module.parameters()):
+        return "it has nothing to train"
     types = dict[torch.dtype, str]()
     for name, parameter in module.named_parameters():
         if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
