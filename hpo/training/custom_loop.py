@@ -160,7 +160,8 @@ class Trial:
             parts: the contents of a checkpoint, by name. The best epoch's weights are kept of the one called `model`.
 
         Raises:
-            RunError: an epoch has ended without a report, or the state of a part cannot be written.
+            RunError: an epoch has ended without a report, or with more steps than `schedule` was given; or the state of
+                a part cannot be written.
             CheckpointError: a part cannot load its state from the checkpoint; the trial then begins anew.
         """
         run = self._run
@@ -189,6 +190,8 @@ class Trial:
                     self.save({name: part.state_dict() for name, part in parts.items()})
             if self.epoch < epoch and not run.stopped:
                 raise RunError(f"objective '{self.config.model}': epoch {epoch} ended without trial.report(…)")
+            for schedule in run.schedules:
+                schedule.check_steps(epoch)
 
     def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
         """Return a torch scheduler of the trial's `schedule` and warm-up, to be stepped after each optimizer step.

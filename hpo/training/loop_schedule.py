@@ -10,9 +10,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from hpo.config.trial_config import TrialConfig
+from hpo.errors import RunError
 from hpo.training.schedules import rate_at
+from hpo.utils.text import quantity
 
-__all__ = ["LoopSchedule"]
+__all__ = ["WHAT_STEPS_ARE", "LoopSchedule"]
+
+WHAT_STEPS_ARE = "steps are those of the optimizer in an epoch, that of a smaller last batch too"
 
 
 class LoopSchedule(LRScheduler):
@@ -35,8 +39,21 @@ class LoopSchedule(LRScheduler):
     def get_lr(self) -> list[float | torch.Tensor]:
         """Return the learning rate of each group at the present step."""
         config = self._config
+        self.check_steps(config.epochs)
         rate = rate_at(config, self.last_epoch, config.epochs * self._steps, self._falls())
         return [rate * (base / config.learning_rate) for base in self.base_lrs]
+
+    def check_steps(self, epochs: int) -> None:
+        """Refuse more steps than so many epochs have: rates beyond the end of a schedule may be negative.
+
+        Raises:
+            RunError: there were more.
+        """
+        if self.last_epoch > epochs * self._steps:
+            raise RunError(
+                f"objective '{self._config.model}': trial.schedule(…, steps={self._steps}): was stepped "
+                f"{self.last_epoch} times in {quantity(epochs, 'epoch')}; {WHAT_STEPS_ARE}"
+            )
 
     def refresh(self) -> None:
         """Set the rates anew, after an epoch that may have let them fall."""

@@ -14,6 +14,7 @@ from hpo.errors import RunError
 from hpo.training.data import epoch_seed
 from hpo.training.device import send_numbers
 from hpo.training.loop_group import LoopGroup, Loss
+from hpo.training.loop_schedule import WHAT_STEPS_ARE
 from hpo.training.member import State
 from hpo.training.precision import compute_type
 from hpo.training.process_state import contain_user_code
@@ -164,7 +165,8 @@ class Stack:
             own: of the first batch, whether it is the trials' own; by default as its shape shows.
 
         Raises:
-            RunError: the numbers of rates and trials differ; or `own` is not given, and the shape may mean either.
+            RunError: the numbers of rates, or of batches, and trials differ; `own` is not given, and the shape may mean
+                either; or an epoch has more steps than `epochs` was given.
         """
         given = self._scheduled_rates() if rates is None else rates
         if len(given) != len(self.trials):
@@ -177,6 +179,11 @@ class Stack:
             self._begin_shape(x[0] if self._has_own_batches(x, y, loss, own) else x)
         assert self._shape is not None
         several = len(self._shape) < x.ndim - 1
+        if several and len(x) != len(self.trials):
+            raise RunError(
+                f"objective '{self.trials[0].config.model}': stack.step has the batches of {len(x)} trials, and "
+                f"{len(self.trials)} are in training; give one for each of stack.trials"
+            )
         indices, parts = [], []
         for group, places in self._placed():
             index = send_numbers(places, torch.int64, x.device)
@@ -190,6 +197,12 @@ class Stack:
         """Return the learning rate of each trial at the next step, and count it."""
         if self._steps is None:
             return [trial.config.learning_rate for trial in self.trials]
+        if self._step == self._steps:
+            trial = self.trials[0]
+            raise RunError(
+                f"objective '{trial.config.model}': stack.epochs(steps={self._steps}): epoch {trial.epoch + 1} has "
+                f"more steps; {WHAT_STEPS_ARE}"
+            )
         rates = [
             rate_at(
                 trial.config,

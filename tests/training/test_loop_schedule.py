@@ -151,3 +151,29 @@ def test_no_steps_are_one_line(call, words):
         train([TrialConfig(model="wrong")], data(TrialConfig(validation=20)), SETTINGS)
     assert words in str(error.value)
     assert "must be at least 1" in str(error.value)
+
+
+@pytest.mark.parametrize("model", ["by_hand", "in_stacks"])
+def test_more_steps_than_an_epoch_has_are_refused_in_the_first_one(model, monkeypatch):
+    """Beyond its end a schedule has rates below zero, or rising ones."""
+    monkeypatch.setattr("tests.training.test_loop_schedule.STEPS", 3)  # there are 5 batches, the last of them smaller
+    config = TrialConfig(model=model, epochs=6, width=8, batch_size=32, validation=20, schedule="linear")
+    words = r"(in 1 epoch|epoch 1 has more steps); steps are those of the optimizer in an epoch, that of a smaller"
+    with pytest.raises(RunError, match=rf"steps=3\): .*{words}"):
+        train([config], data(config), SETTINGS)
+
+
+def test_more_steps_than_all_epochs_have_are_refused_in_a_loop_without_epochs():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+
+    def loop(trial: hpo.Trial) -> float:
+        schedule = trial.schedule(optimizer, 2)
+        for _ in range(7):
+            optimizer.step()
+            schedule.step()
+        return 0.5
+
+    hpo.training_loop("steps", uses=USES)(loop)
+    config = TrialConfig(model="steps", epochs=3, learning_rate=0.1, schedule="linear")
+    with pytest.raises(RunError, match=r"trial.schedule\(…, steps=2\): was stepped 7 times in 3 epochs"):
+        train([config], data(config), SETTINGS)
