@@ -19,7 +19,7 @@ from hpo.training.optimizers import has_layer_rates
 from hpo.training.precision import compute_type
 from hpo.training.stacked.averaging import exchange_weights, find_averages, make_average
 from hpo.training.stacked.check import load_modules
-from hpo.training.stacked.modules import SerialModules, StackedModules, flatten_samples
+from hpo.training.stacked.modules import SerialModules, StackedModules
 from hpo.training.stacked.noise import noise_key
 from hpo.training.stacked.optimizers import make_stacked_optimizer
 from hpo.training.stacked.optimizers.base import list_weights
@@ -100,7 +100,7 @@ class LoopGroup:
             rates: learning rates of the trials.
             several: whether each trial has a batch of its own.
         """
-        outputs = self.stack.forward(flatten_samples(x, self.stack.shape), train=True).mT.clone().requires_grad_()
+        outputs = self.stack.forward(self.stack.flatten(x), train=True).mT.clone().requires_grad_()
         losses = self._losses(outputs, y, loss, several=several)
         (by_outputs,) = torch.autograd.grad(losses.sum(), outputs)
         rate = send_numbers(rates, self.stack.output.dtype, x.device).view(-1, 1, 1)
@@ -126,7 +126,7 @@ class LoopGroup:
         """Return outputs (trials, n, outputs) for samples (n, …), of the weights to evaluate."""
         with exchange_weights(self.stack.parameters, find_averages(self._update, self._average)):
             parts = [
-                self.stack.forward(flatten_samples(each, self.stack.shape), train=False).mT.clone()
+                self.stack.forward(self.stack.flatten(each), train=False).mT.clone()
                 for each in torch.split(x, EVALUATION_BATCH)
             ]
         return torch.cat(parts, 1)

@@ -355,6 +355,59 @@ def test_a_loop_as_optuna_has_it_completes_its_trials(stacked: bool) -> None:
     assert [(each.status, len(each.history)) for each in found] == [("pruned", 2), ("completed", 4), ("completed", 4)]
 
 
+def test_batches_of_their_own_are_as_many_as_trials_in_training() -> None:
+    """Else one that has left would hand its batches on."""
+
+    @hpo.training_loop("owned", uses=["epochs", "learning_rate"], stack=True)
+    def owned(trial: hpo.Trial) -> None:
+        x, y = torch.randn(3, 5, 8), torch.randint(3, (3, 5))
+        stack = trial.stack(plain)
+        for _ in stack.epochs():
+            stack.report(val_loss=stack.step(x, y, F.cross_entropy, own=True), val_accuracy=0.5)
+
+    made = [config(model="owned", widths=None, epochs=3, learning_rate=rate) for rate in RATES]
+    with pytest.raises(RunError, match="has the batches of 3 trials, and 2 are in training; give one for each"):
+        run(made, callbacks=[Prunes(_0=1)])
+
+
+class Lengths(nn.Module):
+    """Model of sequences of any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.GRU(8, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.enter(x)[0].mean(1))
+
+
+def test_sequences_may_be_longer_in_one_batch_than_in_another() -> None:
+    torch.manual_seed(0)
+    batches = [(torch.randn(6, length, 8), torch.randint(3, (6,))) for length in (5, 7, 2)]
+
+    @hpo.training_loop("lengths", uses=["epochs", "learning_rate"], stack=True)
+    def lengths(trial: hpo.Trial) -> None:
+        stack = trial.stack(lambda _: Lengths())
+        for _ in stack.epochs():
+            for x, y in batches:
+                before = stack.step(x, y, F.cross_entropy)
+            outputs = stack.predict(batches[0][0])
+            stack.report(val_loss=before, val_accuracy=(outputs.argmax(2) == batches[0][1]).float().mean(1))
+
+    made = [config(model="lengths", widths=None, epochs=2, learning_rate=rate) for rate in RATES]
+    for found, each in zip(run(made), made, strict=True):
+        torch.manual_seed(each.seed_of_init)
+        model = Lengths()
+        optimizer = torch.optim.Adam(model.parameters(), lr=each.learning_rate)
+        for row in found.history:
+            for x, y in batches:
+                loss = F.cross_entropy(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            assert row["val_loss"] == pytest.approx(loss.item(), rel=1e-4)
+
+
 def of_positions(outputs: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, 1), y.flatten())
 

@@ -172,6 +172,12 @@ class StackedModules:
             buffer.copy_(value)
         self._replaced = []
 
+    def flatten(self, x: Tensor) -> Tensor:
+        """Return samples (…, n, *shape) as `forward` takes them; their lengths may be others than before."""
+        self.shape = tuple(x.shape[x.ndim - len(self.shape) :])
+        self.features = math.prod(self.shape)
+        return flatten_samples(x, self.shape)
+
     def _autocast(self) -> AbstractContextManager[object]:
         if self._precision is None:
             return nullcontext()
