@@ -80,7 +80,8 @@ def check_divisions(definition: Definition, dataset: Dataset) -> None:
         dataset: its data set, as `hpo.datasets.load` returns it.
 
     Raises:
-        ConfigError: there are too few samples, or too few of a class; or each split would be the same.
+        ConfigError: there are too few samples, or too few of a class, or for the objective; or each split would be the
+            same.
         DataError: there are too few groups or times, or none although folds go by them; or the data are batches.
     """
     resampling, division, name = definition.resampling, definition.fits[0].division, definition.dataset.name
@@ -102,9 +103,15 @@ def check_divisions(definition: Definition, dataset: Dataset) -> None:
     labels = read_labels(dataset.labels, name, task)
     rows = dataset.groups, dataset.times
     try:
-        divide_rows(labels, division, config.seed_of_split, task, *rows, share=config.validation)
+        _, held = divide_rows(labels, division, config.seed_of_split, task, *rows, share=config.validation)
     except RequestError as error:
         raise type(error)(f"{name}: {error}") from error
+    fewest = len(held) if division.kind == "holdout" else min(len(held), len(labels) // division.count)
+    if fewest < 2 and any(objective.metric == "val_r2" for objective in definition.objectives):
+        raise ConfigError(
+            f"{resampling.division}: of {len(labels):,} samples of {name} one validates, for which val_r2, a "
+            "comparison with their mean, is not defined; let more validate, or take objective = 'val_loss'"
+        )
     if dataset.validation is not None:
         log.warning(
             "%s: divides the training samples of %s; its own validation samples are left out", resampling.division, name

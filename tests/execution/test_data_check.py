@@ -187,6 +187,11 @@ def own_data(**more: Any) -> None:
         ({"times": np.arange(200)}, {"folds": 3, "repeats": 2}, "repeats = 2: folds by time are the same each time"),
         ({"times": np.arange(200)}, {"holdout": 3}, "own: holdout = 3: the samples have times, of which a split"),
         (
+            {"task": "regression"},
+            {"folds": 101, "task": "regression"},
+            "folds = 101: of 200 samples of own one validates, for which val_r2, a comparison with their mean, is not",
+        ),
+        (
             {"times": np.arange(200)},
             {"resplit": "per_trial"},
             "resplit = 'per_trial': own has times, of which the",
