@@ -60,9 +60,9 @@ def test_scores_chapter(
         blocks += reference_blocks(results, reference_models)
     if not results.definition.configured:
         return Chapter("honest", "Scores from fresh seeds", blocks)
-    if (evaluation := results.definition.evaluation) is not None:
-        if evaluation.tested:
-            blocks.append(Text(f"Each run reads the test set once; the report of {evaluation.of} counts the reads."))
+    if (own := results.definition.evaluation) is not None:
+        if own.tested:
+            blocks.append(Text(f"Each run reads the test set once; the report of {own.of} counts the reads."))
     elif test_set_reads or results.definition.dataset.tested:
         blocks.append(Text(_test_set_reads_text(results.name, test_set_reads), quiet=True))
     return Chapter("honest", "Test scores", blocks)

@@ -86,8 +86,9 @@ def _ranking(results: Results, numbers: Sequence[int], table: Array) -> Finding:
     most = fits * (trials**3 - trials) - ties
     agreement = 12 * float(((sums - sums.mean()) ** 2).sum()) / (fits * most) if most > 0 else 0.0
     p = float(chi2.sf(fits * (trials - 1) * agreement, trials - 1))
-    known = results.best is not None and results.best.number in numbers
-    best = results.best.number if known else numbers[int(np.argmin(table.mean(axis=1) * results.signs[0]))]
+    best = numbers[int(np.argmin(table.mean(axis=1) * results.signs[0]))]
+    if results.best is not None and results.best.number in numbers:
+        best = results.best.number  # of equals but for rounding, the one that the report calls so
     wins = _count_wins(numbers, ranks)
     first = f"trial {best} is the best of all, and the best in {wins.get(best, 0)} of {fits} fits"
     evidence = f"{first}; the fits' rankings of {trials} trials agree by {agreement:.2f} (Kendall's W; p = {p:.2g})"
