@@ -115,6 +115,13 @@ def test_a_clear_winner_and_its_bias() -> None:
     assert [each.second for each in said.comparisons] == ["trial 2", "baseline"]
 
 
+def test_no_difference_is_larger_than_a_metric_allows() -> None:
+    wide, low = candidate("trial 4", [1.0, 0.9, 0.3]), candidate("trial 2", [0.05, 0.3, 0.1])
+    (found,) = compare_candidates(evaluation(wide, low)).comparisons
+    assert found.difference.high == 1.0
+    assert -1.0 <= found.difference.low < found.difference.mean
+
+
 def test_only_columns_that_are_there_are_explained() -> None:
     chosen, other = candidate("trial 4", [0.95], validation=[0.96], chosen=0.97), candidate("trial 4", [0.9])
     own, elsewhere = explain_columns(evaluation(chosen)), explain_columns(evaluation(other))

@@ -13,6 +13,7 @@ import pytest
 from hpo.report.chapters import test_scores
 from hpo.report.chapters.blocks import Block, Chapter, Code, Subtitle, Table, Text
 from hpo.report.chapters.verdict import write_verdict
+from hpo.report.data.reference_models import ReferenceModel, ReferenceModels
 from hpo.report.figures.plotly_spec import Figure
 from hpo.report.render.json import report_schema
 from hpo.report.report_data import read_report_data
@@ -174,3 +175,23 @@ def test_the_difference_of_a_loss_is_that_of_the_other_less_that_of_the_best(tmp
     told = test_scores.test_scores_chapter(found.results, loss, found.evaluation_stats, found.test_set_reads, None)
     assert told is not None
     assert f"of the other less that of {best}, paired" in texts(list(told.blocks))
+
+
+def test_a_reference_at_the_end_of_the_figure_has_its_name_inside(tmp_path: Path) -> None:
+    study = filled(tmp_path, trials=6, baseline=BASELINE)
+    evaluated(study, [best_of(study)], scores(best_of(study)))
+    found = read_report_data(study)
+    models = tuple(
+        ReferenceModel(name=name, scores={"test_accuracy": score}, seconds=1.0)
+        for name, score in {"worst": 0.5, "middle": 0.75, "perfect": 1.0}.items()
+    )
+    known = ReferenceModels(split="x", samples=100, models=models)
+    evaluations = [replace(each, reference_models=known) for each in found.evaluations]
+    told = test_scores.test_scores_chapter(
+        found.results, evaluations, found.evaluation_stats, found.test_set_reads, None
+    )
+    assert told is not None
+    (figure,) = (block for block in told.blocks if isinstance(block, Figure))
+    assert figure.spec is not None
+    sides = {each["text"]: each["xanchor"] for each in figure.spec["layout"]["annotations"]}
+    assert sides == {"worst": "left", "middle": "center", "perfect": "right"}

@@ -30,6 +30,7 @@ from hpo.study.operations.evaluation_study import REFERENCE, TestSetRead
 __all__ = ["test_scores_chapter"]
 
 SAMPLED = ("val_accuracy", "test_accuracy")  # means over samples, which are resampled as well as seeds
+EDGE = 0.1  # of the figure's width, in which the half of a name has no room
 NOT_READ = "The test set has not been read."
 
 
@@ -301,6 +302,8 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
         xaxis["tickformat"] = ".2%" if max(values) - min(values) < 0.02 else ".1%"
     margin = 0.04 * (max(values) - min(values)) or 0.01 * abs(values[0]) or 0.01
     xaxis["range"] = [min(values) - margin, max(values) + margin]
+    for name in names:  # beside its line where there is no room for half of it
+        name["xanchor"] = _choose_side((name["x"] - min(values)) / ((max(values) - min(values)) or 1.0))
     spec = build_spec(
         data,
         110 + 54 * len(scores),
@@ -315,6 +318,11 @@ def _scores_figure(evaluation: EvaluationResults, stats: EvaluationStats, index:
     if shapes:
         caption += " Dashed lines are reference models of scikit-learn."
     return attach_spec(figure, spec, caption)
+
+
+def _choose_side(place: float) -> str:
+    """Return which end of a name stands at a place, from 0 at the left to 1."""
+    return "left" if place < EDGE else "right" if place > 1 - EDGE else "center"
 
 
 def _reference_lines(evaluation: EvaluationResults, scores: Sequence[Score]) -> tuple[list[Spec], list[Spec]]:

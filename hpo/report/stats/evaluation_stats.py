@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, shared_means
-from hpo.report.stats.metric_range import metric_range
+from hpo.report.stats.metric_range import difference_range, metric_range
 
 if TYPE_CHECKING:
     from hpo.report.stats.across_datasets import AcrossDatasets
@@ -55,7 +55,7 @@ class Interval:
     Attributes:
         mean: over the seeds.
         low, high: bounds of the interval; NaN of a single seed, which says nothing of the others. A score, which is in
-            the units of its metric, has them from three seeds, and none is beyond what the metric can be.
+            the units of its metric, has them from three seeds. None is beyond what the metric, or a difference, can be.
         deviation: standard deviation over the seeds; NaN of a single one.
         count: how many seeds.
     """
@@ -65,6 +65,10 @@ class Interval:
     high: float
     deviation: float
     count: int
+
+    def within(self, least: float, most: float) -> Interval:
+        """Return the interval as far as it is between two bounds."""
+        return replace(self, low=max(self.low, least), high=min(self.high, most))
 
 
 @dataclass(frozen=True)
@@ -233,8 +237,7 @@ def _score_interval(candidate: CandidateRuns, metric: str, hits: CorrectnessCach
     )
     if interval.count < FEWEST_SEEDS and metric.split("_", 1)[-1] not in SHARES:
         return replace(interval, low=math.nan, high=math.nan)
-    least, most = metric_range(metric)
-    return replace(interval, low=max(interval.low, least), high=min(interval.high, most))
+    return interval.within(*metric_range(metric))
 
 
 def _compare(
@@ -261,7 +264,7 @@ def _compare(
             )
             difference = bootstrap_interval(
                 [sign * (best_scores[seed] - other_scores[seed]) for seed in seeds], samples, level
-            )
+            ).within(*difference_range(metric))
             apart = difference.low > 0 or difference.high < 0
             return Comparison(best.label, other.label, metric, difference, apart)
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["metric_range"]
+__all__ = ["difference_range", "metric_range"]
 
 FROM_ZERO_TO_ONE = (
     "accuracy",
@@ -30,3 +30,9 @@ def metric_range(metric: str | None) -> tuple[float, float]:
     if base == "r2":
         return -math.inf, 1.0
     return (0.0, math.inf) if base in SIZES else (-math.inf, math.inf)
+
+
+def difference_range(metric: str | None) -> tuple[float, float]:
+    """Return the least and the largest difference that two values of a metric can have."""
+    least, most = metric_range(metric)
+    return least - most, most - least

@@ -21,7 +21,7 @@ from hpo.report.data.results import TrialRow, read_results
 from hpo.report.data.sample_scores import read_sample_scores
 from hpo.report.stats.choice import choose_trial, default_rule
 from hpo.report.stats.mean_interval import mean_reach
-from hpo.report.stats.metric_range import metric_range
+from hpo.report.stats.metric_range import difference_range, metric_range
 from hpo.report.stats.trial_stats import to_unit_interval
 from hpo.space.domains import Range
 from hpo.study import Study
@@ -186,6 +186,7 @@ def score_nested(results: NestedResults) -> NestedScore:
     compared = [(row.score, row.rival) for row in rows if row.score is not None and row.rival is not None]
     overlap = float(np.mean([row.testing / row.training for row in rows])) if rows else 0.0
     chosen = [each.settings for each in results.folds if each.settings is not None]
+    between = difference_range(results.test_metric)
     return NestedScore(
         results.of,
         results.dataset,
@@ -195,8 +196,8 @@ def score_nested(results: NestedResults) -> NestedScore:
         results.objective.metric,
         average_folds([score for score, _ in tested], overlap, metric_range(results.test_metric)),
         _mean([claimed for _, claimed in tested]),
-        average_folds([sign * (claimed - score) for score, claimed in tested], overlap),
-        average_folds([sign * (score - rival) for score, rival in compared], overlap),
+        average_folds([sign * (claimed - score) for score, claimed in tested], overlap, between),
+        average_folds([sign * (score - rival) for score, rival in compared], overlap, between),
         results.rival,
         results.refit,
         len({tuple(sorted(each.items(), key=str)) for each in chosen}),

@@ -18,6 +18,7 @@ import numpy as np
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.stats.evaluation_stats import LEVEL, CorrectnessCache, Interval, bootstrap_interval, mean_of
 from hpo.report.stats.mean_interval import mean_reach
+from hpo.report.stats.metric_range import difference_range
 
 __all__ = [
     "PairedScore",
@@ -98,7 +99,8 @@ def _compare(
         interval = corrected_interval(differences.tolist(), _share_of_validation(comparison, first))
     means = pairs.mean(0)
     found = probability_of_improvement(differences.tolist())
-    return PairedScore(metric, float(means[0]), float(means[1]), interval, found)
+    within = interval.within(*difference_range(metric))
+    return PairedScore(metric, float(means[0]), float(means[1]), within, found)
 
 
 def _share_of_validation(comparison: EvaluationResults, candidate: CandidateRuns) -> float:
