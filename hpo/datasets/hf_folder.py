@@ -271,7 +271,7 @@ def _read_column(path: Path, rows: Any, name: str) -> Array:
 
 def _read_roles(rows: Any, source: DatasetSource, kept: Array, path: Path) -> Roles:
     used = sorted({name for name in (source.group, source.time, source.weight) if name is not None})
-    frame = _make_frame(rows.select_columns(used))[kept] if used else None
+    frame: Any = _make_frame(rows.select_columns(used))[kept] if used else None  # none of whose columns is read
     return Roles.read(frame, source, str(path), kept + 1)
 
 
