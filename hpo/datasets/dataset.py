@@ -17,7 +17,7 @@ from hpo.config.choices import TASKS, Task
 from hpo.datasets.features import Feature, check_matrix
 from hpo.datasets.row_split import number_groups
 from hpo.errors import DataError, describe_unknown
-from hpo.utils.text import quantity
+from hpo.utils.text import quantity, shorten
 
 if TYPE_CHECKING:
     from hpo.datasets.table_schema import TableSchema
@@ -141,6 +141,8 @@ def check_dataset(dataset: Dataset, where: str) -> Dataset:
         DataError: a split cannot be used, or batches lack what must be given with them.
     """
     classes, task = dataset.classes, dataset.task
+    if classes is not None and (not isinstance(classes, int | np.integer) or classes < 1):
+        raise DataError(f"{where}: classes = {shorten(classes)}; it must be a whole number, that of the classes")
     if task is not None and task not in TASKS:
         raise DataError(f"{where}: {describe_unknown('task', str(task), TASKS)}")
     if is_split(dataset.train):
@@ -156,10 +158,23 @@ def check_dataset(dataset: Dataset, where: str) -> Dataset:
         raise DataError(
             f"{where}: its batches have no length, but schedules need the number of steps; give them a __len__"
         )
+    _check_roles(dataset, where)
     if dataset.validation is not None and is_split(dataset.validation):
         x, y = dataset.validation
         check_split(x, y, f"{where}, validation", classes, task or "classification", dataset.features)
     return replace(dataset, classes=classes, task=task or "classification")
+
+
+def _check_roles(dataset: Dataset, where: str) -> None:
+    """Check that there is a group, time and weight for each training sample whose label is known."""
+    if (labels := dataset.labels) is None:
+        return
+    for name in ("groups", "times", "weights"):
+        values = getattr(dataset, name)
+        if values is not None and len(values) != len(labels):
+            raise DataError(
+                f"{where}: {len(labels)} training samples but {len(values)} {name}; give one for each training sample"
+            )
 
 
 def guess_task(y: Any) -> Task:
@@ -285,6 +300,8 @@ def flat_labels(y: Any, where: str) -> Array:
 
 def _check_samples(x: Any, where: str, *, finite: bool = True) -> None:
     shape = tuple(x.shape)
+    if getattr(x, "is_sparse", False):
+        raise DataError(f"{where}: samples are a sparse tensor; give x.to_dense()")
     if len(shape) not in (2, 3, 4):
         raise DataError(f"{where}: samples of shape {shape}; they must be (N, features), (N, H, W) or colour images")
     if 0 in shape:

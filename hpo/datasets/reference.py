@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -294,14 +295,8 @@ def _load_whole(reference: DatasetReference) -> Dataset:
         return _load_file(reference)
     entry = registry.datasets.get(reference.name, reference.module)
     where = f"data set '{entry.name}'"
-    try:
-        with translate_exits():
-            dataset = make_dataset(entry.load()(), where)
-    except (HpoError, MemoryError):
-        raise
-    except Exception as error:  # a function of the user's can raise anything
-        line = f" ({located})" if (located := locate_error(error)) else ""
-        raise DataError(f"{where}: {summarize_error(error)}{line}") from error
+    with _call_user(where):
+        dataset = make_dataset(entry.load()(), where)
     if not isinstance(dataset, Dataset):
         raise DataError(
             f"{where}: its function returns {type(dataset).__name__}; it must return hpo.Dataset, "
@@ -319,7 +314,31 @@ def _load_whole(reference: DatasetReference) -> Dataset:
             f"{where}: its labels are for {checked.task}, but the study is for {reference.task}; register it with "
             f'@hpo.dataset("{entry.name}", task="{checked.task}")'
         )
-    return checked
+    if not callable(read_test := checked.test):
+        return checked
+
+    def test() -> Any:
+        with _call_user(f"{where}, test"):
+            return read_test()
+
+    return replace(checked, test=test)
+
+
+@contextmanager
+def _call_user(where: str) -> Iterator[None]:
+    """Translate what a function of the user's raises, which can be anything, into one line.
+
+    Raises:
+        DataError: names the data set, the error and its place.
+    """
+    try:
+        with translate_exits():
+            yield
+    except (HpoError, MemoryError):
+        raise
+    except Exception as error:
+        line = f" ({located})" if (located := locate_error(error)) else ""
+        raise DataError(f"{where}: {summarize_error(error)}{line}") from error
 
 
 def describe() -> list[DatasetRow]:

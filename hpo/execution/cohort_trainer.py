@@ -193,6 +193,8 @@ class CohortTrainer:
         recorder = self.context.recorder
         for part in parts.values():
             if left := [trial for trial in part if trial.claim.id in recorder.open]:
+                for trial in left:
+                    trial.ended = False  # it may have been trained, but what came of it was not told
                 self._train_cohort(left)
                 recorder.check_errors()
         return None

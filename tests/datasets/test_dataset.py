@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from hpo.config import registry
 from hpo.datasets import Dataset, DatasetReference, describe, idx, load, make_reference
@@ -394,3 +395,25 @@ def test_a_training_file_named_as_the_test_file_is_known_too(tmp_path: Path) -> 
     (tmp_path / "train" / "data.csv").write_text("\n".join(["x,y", *(f"{row % 7},b" for row in range(40)), "7,a"]))
     with pytest.raises(DataError, match="is not the file that the study was made with"):
         load(reference)
+
+
+@pytest.mark.parametrize(
+    ("parts", "line"),
+    [
+        ({"groups": np.arange(3)}, "data set 'own': 40 training samples but 3 groups; give one for each"),
+        ({"times": np.arange(3)}, "data set 'own': 40 training samples but 3 times; give one for each"),
+        ({"weights": np.ones(41)}, "data set 'own': 40 training samples but 41 weights; give one for each"),
+        ({"classes": "3"}, "data set 'own': classes = '3'; it must be a whole number"),
+        ({"classes": 0}, "data set 'own': classes = 0; it must be a whole number"),
+        ({"train": (torch.eye(40).to_sparse(), torch.arange(40) % 3)}, "train: samples are a sparse tensor; give x.to"),
+    ],
+)
+def test_what_a_function_gives_beside_its_samples_is_checked(own_dataset, parts, line):
+    train = np.zeros((40, 4), np.float32), np.arange(40) % 3
+    refused(lambda: own_dataset(Dataset(**{"train": train, **parts})), line)
+
+
+def test_an_error_of_a_function_of_test_data_is_one_line(own_dataset):
+    train = np.zeros((40, 4), np.float32), np.arange(40) % 3
+    dataset = own_dataset(Dataset(train, test=lambda: [][1]))
+    refused(dataset.test, "data set 'own', test: IndexError: list index out of range (test_dataset.py, line ")

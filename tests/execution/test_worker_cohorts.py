@@ -16,6 +16,8 @@ import hpo.execution.cohort_trainer
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import OutOfMemoryError, RunError, StudyDeletedError
+from hpo.execution.study_callback import RunningTrial
+from hpo.execution.trial_recorder import TrialOutcome, TrialRecorder
 from hpo.report.data.results import read_results
 from hpo.report.data.summary import study_summary
 from hpo.storage.leased_storage import TellRequest
@@ -325,6 +327,22 @@ def test_an_error_in_the_midst_costs_no_trial(tmp_path: Path, monkeypatch: pytes
     for trial in study.trials():
         assert [row["epoch"] for row in rows[trial._trial_id]] == [1, 2, 3]
         assert trial.intermediate_values == {int(row["epoch"]): row["moody"] for row in rows[trial._trial_id]}
+
+
+def test_an_error_in_what_comes_of_a_trial_fails_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = TrialRecorder._judge
+
+    def fail(recorder: TrialRecorder, trial: RunningTrial, *more: Any) -> TrialOutcome:
+        if trial.claim.number == 1:
+            raise ValueError("odd")
+        return judge(recorder, trial, *more)
+
+    monkeypatch.setattr(TrialRecorder, "_judge", fail)
+    study = make(tmp_path, trials=3)
+    make_worker(study).run()
+    assert states(study) == [COMPLETE, FAIL, COMPLETE]
+    assert study.trials()[1].user_attrs["message"] == "ValueError: odd"
+    check_whole(study)
 
 
 @pytest.mark.parametrize(
