@@ -179,6 +179,9 @@ def make_reference(value: object, base: Path | None = None) -> DatasetReference:
         dataset = read_dataset(path, source or DatasetSource())
         if source is not None and source.text and dataset.texts is None:
             raise DataError(f"{path}, text = '{source.text[0]}': is for tables, one of whose columns holds texts")
+        given = source.given if source is not None and dataset.texts is None else set()
+        if idle := sorted({"text_words", "text_length"} & given):
+            raise DataError(f"{path}, {idle[0]}: is for texts; name their column with text = …, or leave it out")
         if callable(dataset.test):
             dataset.test()  # checked, not looked at: a fault in it must not end a study at its very end
     x, y = dataset.train if is_split(dataset.train) else (None, None)

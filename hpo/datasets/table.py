@@ -128,7 +128,7 @@ def read_frame(frame: pl.DataFrame, source: DatasetSource, where: str) -> tuple[
     else:
         skip = [column for column in (source.group, source.weight) if column is not None]
         schema, noted = make_schema(frame, labels, where, chosen, rows, skip, source.time)
-        notes += _describe_dropped(noted, source.time)
+        notes += _describe_dropped(noted, source.time, schema)
         columns = schema.choose(frame, where)
         del frame  # each column is freed as it is used
         x, x_held = schema.fill(columns, [index, held], where, rows)
@@ -242,8 +242,10 @@ def _hold_out(
     return index, held
 
 
-def _describe_dropped(columns: Iterable[Column], time: str | None) -> list[str]:
+def _describe_dropped(columns: Iterable[Column], time: str | None, schema: TableSchema) -> list[str]:
     notes = [f"column '{column.name}' {column.note}" for column in columns if column.note]
     if time is not None:
-        notes.append(f"column '{time}' orders the rows; of it only what recurs (months, weekdays, hours) is a feature")
+        recurs = any(feature.column == time for feature in schema.features)
+        what = "of it only what recurs (months, weekdays, hours) is a feature" if recurs else "it is no feature"
+        notes.append(f"column '{time}' orders the rows; {what}")
     return notes

@@ -54,6 +54,8 @@ def read_table(path: Path, exact: Collection[str] = (), texts: Collection[str] =
     """
     if not path.is_file():
         raise DataError(f"{path}: {'is a folder' if path.is_dir() else 'not found'}; name a file that holds a table")
+    if not is_table(path):
+        raise DataError(f"{path}: is no table; name a file of one of the kinds {', '.join(TABLE_SUFFIXES)}")
     with _one_line(path):
         if path.suffix.lower() in TEXT_SUFFIXES:
             _check_memory(path, path.stat().st_size * MEMORY_OF_TEXT)

@@ -247,6 +247,22 @@ def test_classes_are_mapped_in_a_stable_order(table, labels, names):
     assert [names[code] for code in dataset.train[1]] == texts
 
 
+def test_a_time_of_numbers_is_no_feature(tmp_path):
+    (tmp_path / "own.csv").write_text("size,at,y\n" + "".join(f"{i % 7},{i * 1.5},{i % 2}\n" for i in range(40)))
+    dataset = read(tmp_path / "own.csv", "y", time="at")
+    assert "column 'at' orders the rows; it is no feature" in dataset.notes
+    assert [feature.column for feature in dataset.features] == ["size"]
+
+
+def test_a_test_file_of_another_kind_and_idle_options_are_refused(tmp_path):
+    (tmp_path / "own.csv").write_text("size,y\n" + "".join(f"{i % 7},{i % 2}\n" for i in range(40)))
+    np.savez(tmp_path / "test.npz", x=np.zeros(3))
+    other = {"path": str(tmp_path / "own.csv"), "label": "y", "test": "test.npz"}
+    refused(lambda: make_reference(other, tmp_path), "test.npz: is no table; name a file of one of the kinds .csv")
+    idle = {"path": str(tmp_path / "own.csv"), "label": "y", "text_words": 9}
+    refused(lambda: make_reference(idle), "text_words: is for texts; name their column with text = …")
+
+
 @pytest.mark.parametrize(
     ("form", "note"),
     [
