@@ -82,6 +82,8 @@ def read_source(path: Path, source: DatasetSource) -> Dataset:
     if image is None and array is None:
         table = _read_table(path, parts, labels, source)
         return replace(table, notes=(*notes, *table.notes))
+    for part, rows in parts.items():
+        _check_column(f"{path}, {part}", str(image or array), rows.column_names)
     left = [name for name in free if name not in (image, array)]
     notes += [f"columns left out: {', '.join(left)}"] if left else []
     if image is not None:
@@ -128,11 +130,11 @@ def _belongs(name: str) -> bool:
     return name.endswith((".arrow", ".json"))
 
 
-def _check_column(path: Path, name: str, columns: Sequence[str]) -> None:
+def _check_column(where: Path | str, name: str, columns: Sequence[str]) -> None:
     if name not in columns:
         near = find_closest(name, columns)
         hint = f"did you mean '{near}'?" if near else f"its columns are: {shorten(', '.join(columns), quote=False)}"
-        raise DataError(f"{path}: has no column {shorten(name)}; {hint}")
+        raise DataError(f"{where}: has no column {shorten(name)}; {hint}")
 
 
 def _find_labels(path: Path, rows: Any, source: DatasetSource) -> tuple[str, ...]:
@@ -148,12 +150,17 @@ def _find_labels(path: Path, rows: Any, source: DatasetSource) -> tuple[str, ...
 
 
 def _hides_labels(rows: Any, labels: Sequence[str]) -> bool:
-    """Return whether no row has a label, as in test parts that are published without: missing, or the class -1."""
+    """Return whether no row has a label, as in test parts that are published without: no column, or nothing in it."""
     for name in labels:
-        unknown = (None, -1) if type(rows.features.get(name)).__name__ == "ClassLabel" else (None,)
-        if name in rows.column_names and all(value in unknown for value in rows.data.column(name).to_pylist()):
+        unknown = _unknown_labels(rows, name)
+        if name not in rows.column_names or all(value in unknown for value in rows.data.column(name).to_pylist()):
             return True
     return False
+
+
+def _unknown_labels(rows: Any, name: str) -> tuple[int | None, ...]:
+    """Return the values of a column that stand for no label; of classes it is -1, too."""
+    return (None, -1) if type(rows.features.get(name)).__name__ == "ClassLabel" else (None,)
 
 
 def _find_samples(path: Path, rows: Any, free: Sequence[str]) -> tuple[str | None, str | None]:
@@ -259,10 +266,11 @@ def _read_labels(path: Path, rows: Any, labels: tuple[str, ...]) -> Array:
 
 
 def _read_column(path: Path, rows: Any, name: str) -> Array:
-    values = rows.data.column(name).to_pylist()
-    missing = next((row for row, value in enumerate(values, 1) if value is None), None)
+    values, unknown = rows.data.column(name).to_pylist(), _unknown_labels(rows, name)
+    missing = next((row for row, value in enumerate(values, 1) if value in unknown), None)
     if missing is not None:
-        raise DataError(f"{path}: column {name!r} is empty in row {missing}; leave such rows out, and save it again")
+        what = "is empty" if values[missing - 1] is None else "has no class (-1)"
+        raise DataError(f"{path}: column {name!r} {what} in row {missing}; leave such rows out, and save it again")
     try:
         return np.array(values)
     except ValueError as error:

@@ -82,6 +82,21 @@ def test_dates_order_images(tmp_path: Path) -> None:
     assert np.diff(dataset.times).tolist() == [-1.0] * 23
 
 
+def test_parts_that_lack_columns_and_rows_that_lack_classes(tmp_path: Path) -> None:
+    train = pictures(slice(30))
+    for name, other in (("bare", "kind"), ("blind", "picture")):
+        parts = {"train": train, "test": train.remove_columns(other)}
+        hf.DatasetDict(parts).save_to_disk(str(tmp_path / name))
+    dataset = read(tmp_path / "bare")
+    assert dataset.notes[0] == "test part left out: none of its rows has a label"
+    assert len(dataset.rows["test"]) == 6
+    assert refused(tmp_path / "blind") == f"{tmp_path / 'blind'}, test: has no column 'picture'; its columns are: kind"
+    train.map(lambda row, i: {**row, "kind": -1 if i == 4 else row["kind"]}, with_indices=True).save_to_disk(
+        str(tmp_path / "some")
+    )
+    assert "column 'kind' has no class (-1) in row 5; leave such rows out" in refused(tmp_path / "some")
+
+
 def test_texts_in_parts(tmp_path: Path) -> None:
     def rows(count: int) -> Any:
         texts = [f"the {('good', 'poor')[i % 2]} film" for i in range(count)]
