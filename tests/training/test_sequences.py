@@ -27,12 +27,15 @@ from hpo.datasets.labels import code_labels
 from hpo.datasets.map_style import read_parts
 from hpo.errors import ConfigError, DataError
 from hpo.export.writer import preprocessing_of
+from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.data import Data, prepare_data
 from hpo.training.loop import train
-from hpo.training.member import TrainResult
+from hpo.training.member import Member, Metrics, TrainResult
 from hpo.training.models import build_model
 from hpo.training.settings import TrainSettings
+from hpo.training.stacked import check
+from hpo.training.stacked.check import Timing
 from hpo.training.text_models import TextClassifier
 
 CPU = torch.device("cpu")
@@ -209,6 +212,54 @@ def test_real_sequences_keep_their_layout() -> None:
     data = prepare_data(walks(items), config(model="mlp"), CPU)
     x, _ = next(data.batches(8, 1))
     assert (x.dtype, x.ndim, x.shape[2]) == (torch.float32, 3, 2)
+
+
+class Lengths(nn.Module):
+    """Model of sequences of any length."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.GRU(2, width, batch_first=True), nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.enter(x)[0].mean(1))
+
+
+@pytest.mark.parametrize("batch_size", [2, 8])
+def test_models_of_sequences_of_any_length_stack(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "measure_gain", lambda *_: Timing(2.0, 1.0))
+    registry.model("lengths", uses=["width"])(lambda config, shape, classes: Lengths(config.width, classes))
+    rng = np.random.default_rng(1)
+    items = [(torch.from_numpy(rng.normal(size=(3 + i % 9, 2)).astype(np.float32)), i % 2) for i in range(60)]
+    configs = [
+        config(model="lengths", width=4 + i % 2, learning_rate=0.01 * (i + 1), batch_size=batch_size) for i in range(4)
+    ]
+    data = prepare_data(walks(items), configs[0], CPU)
+    assert len({x.shape for x, _ in data.batches(batch_size, 1)}) > 1
+    seen: dict[int, int] = {}
+
+    class Sees(Callback):
+        def on_epoch(self, member: Member, metrics: Metrics) -> None:
+            seen[member.number] = member.stack
+
+    together = train(configs, data, TrainSettings(callbacks=[Sees()]))
+    assert set(seen.values()) == {2}
+    for each, found in zip(configs, together, strict=True):
+        (expected,) = train([each], data)
+        for row, wanted in zip(found.history, expected.history, strict=True):
+            assert [row[name] for name in ("train_loss", "val_loss")] == pytest.approx(
+                [wanted[name] for name in ("train_loss", "val_loss")], rel=1e-4
+            )
+
+
+def test_a_stack_of_dense_layers_takes_samples_of_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One number of a batch would do for all features, as it is copied."""
+    items = [(torch.ones(1 + i % 4, 1), i % 2) for i in range(30)]
+    configs = [config(model="mlp", widths="4", batch_size=2, learning_rate=rate) for rate in (0.1, 0.2)]
+    with pytest.raises(
+        ConfigError, match=r"a batch has samples of shape \(\d, 1\), and the validation samples have \(4, 1\)"
+    ):
+        train(configs, prepare_data(walks(items), configs[0], CPU))
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class StackBatch(NamedTuple):
         w: weights, as many as samples or as numbers in y.
         sizes: of each stream, how many of the n samples are its own; the others fill up. None where all are.
         valid: which of the samples count, (members, n); None where all do.
+        shape: of a sample, where it is another than that of the data: of a batch of sequences as long as its longest.
     """
 
     x: Tensor
@@ -47,6 +48,7 @@ class StackBatch(NamedTuple):
     w: Tensor | None = None
     sizes: Sequence[int] | None = None
     valid: Tensor | None = None
+    shape: tuple[int, ...] | None = None
 
     @property
     def counts(self) -> int | Tensor:

@@ -9,6 +9,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpo.config.model_size import count_outputs, is_dense, resolve_width
@@ -177,11 +178,20 @@ class StackedLearner:
         first = x.ndim - len(self._shape)
         if min(sizes or [x.shape[first - 1]]) == 1 and any(stack.normalised for stack in self._stacks):
             raise ConfigError("batch_norm = true: a batch of one sample has no statistics; use another batch_size")
-        padded = self._padded.pad(x, len(self._pending))
+        own = self._find_shape(x.shape[first:])
+        padded = self._padded.pad(x, len(self._pending)) if own is None else F.pad(x.flatten(first), (0, 1), value=1)
         target = x.flatten(first).mT.contiguous() if self._reconstructs else self._stacks[0].target(y)
-        self._pending.append(StackBatch(padded, y, target, w, sizes))
+        self._pending.append(StackBatch(padded, y, target, w, sizes, shape=own))
         if len(self._pending) >= BLOCK or len(self._stacks) == 1:
             self._run_pending_steps()
+
+    def _find_shape(self, shape: Sequence[int]) -> tuple[int, ...] | None:
+        """Return the shape of a batch's samples where it is another than the data's; None where it is that one."""
+        if (found := tuple(shape)) == self._shape:
+            return None
+        if not all(isinstance(stack.dense, StackedModules) for stack in self._stacks):
+            raise ConfigError(f"a batch has samples of shape {found}, and the validation samples have {self._shape}")
+        return found
 
     def _run_pending_steps(self) -> None:
         """Do the pending steps, stack by stack."""

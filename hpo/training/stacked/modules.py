@@ -79,7 +79,8 @@ class StackedModules:
         precision: torch.dtype | None = None,
     ) -> None:
         first, count = modules[0], len(modules)
-        self.shape, self.features, self._precision = tuple(shape), math.prod(shape), precision
+        self.take_shape(shape)
+        self._precision = precision
         self.layout = torch.contiguous_format
         self.normalised = is_normalised(first)
         by_depth = group_by_depth(first)
@@ -174,9 +175,12 @@ class StackedModules:
 
     def flatten(self, x: Tensor) -> Tensor:
         """Return samples (…, n, *shape) as `forward` takes them; their lengths may be others than before."""
-        self.shape = tuple(x.shape[x.ndim - len(self.shape) :])
-        self.features = math.prod(self.shape)
+        self.take_shape(x.shape[x.ndim - len(self.shape) :])
         return flatten_samples(x, self.shape)
+
+    def take_shape(self, shape: Sequence[int]) -> None:
+        """Expect samples of another shape, with as many dimensions, from now on."""
+        self.shape, self.features = tuple(shape), math.prod(shape)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._precision is None:

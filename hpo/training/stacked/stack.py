@@ -145,6 +145,17 @@ class Stack:
 
     def step(self, given: StackBatch) -> None:
         """Do one step on a batch, of which the stack takes what its members see."""
+        if given.shape is None:
+            return self._take_step(given)
+        assert isinstance(self.dense, StackedModules)
+        before = self.dense.shape
+        self.dense.take_shape(given.shape)
+        try:
+            return self._take_step(given)
+        finally:
+            self.dense.take_shape(before)
+
+    def _take_step(self, given: StackBatch) -> None:
         batch, rate = self._choice.choose(given), self._rates[self._step]
         if self.augment is not None:
             with keep_generators(batch.x.device):
@@ -155,7 +166,8 @@ class Stack:
         else:
             if self._update is not None:
                 self._update.advance()
-            compute = self._graph.step if self._graph is not None and batch.valid is None else self._compute
+            usual = batch.valid is None and batch.shape is None
+            compute = self._graph.step if self._graph is not None and usual else self._compute
             outputs = compute(batch, rate)
             if self._average is not None:
                 self._average.step()
