@@ -297,8 +297,12 @@ class Stack:
         self._shape = tuple(x.shape[1:])
         self._build(x)
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def _build(self, x: Tensor) -> None:
-        """Group the trials by their models' structure, optimizer family and type."""
+        """Group the trials by their models' structure, optimizer family and type; also in a prediction that needs no
+        gradients, before the first step.
+        """
         assert self._shape is not None
         groups: dict[Hashable, list[Trial]] = {}
         numbers = number_structures([self._modules[id(trial)] for trial in self.trials])

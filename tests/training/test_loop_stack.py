@@ -408,6 +408,25 @@ def test_sequences_may_be_longer_in_one_batch_than_in_another() -> None:
             assert row["val_loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_loop_may_predict_before_it_trains(mode: Callable[[], Any]) -> None:
+    @hpo.training_loop("predicting", uses=["epochs", "learning_rate"], stack=True)
+    def predicting(trial: hpo.Trial) -> None:
+        on, stack = (
+            trial.data,
+            trial.stack(lambda _: nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))),
+        )
+        for _ in stack.epochs():
+            with mode():
+                stack.predict(on.x_val)
+            stack.report(val_loss=stack.step(on.x_train, on.y_train, F.cross_entropy), val_accuracy=0.5)
+
+    sees = Sees()
+    found = run([config(model="predicting", widths=None, epochs=2, learning_rate=r) for r in RATES], callbacks=[sees])
+    assert {(each.stack, each.alone) for each in sees.members} == {(3, None)}
+    assert all(before > after for before, after in map(losses, found))
+
+
 def of_positions(outputs: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, 1), y.flatten())
 
