@@ -331,7 +331,7 @@ class Stack:
     def _why_alone(self, trials: Sequence[Trial], modules: Sequence[nn.Module], x: Tensor) -> str | None:
         """Return in one phrase why models of one structure are computed one by one; None if they are stacked."""
         assert self._shape is not None
-        found = why_modules_alone(modules[:2], x, self._shape)
+        found = why_modules_alone(modules[:2], x, self._shape, precision=compute_type(trials[0].config))
         if found is None and len(trials) == 1 < len(self.trials):  # what keeps it from others may be its own alone
             return find_differing_part(modules[0], self._build_module(trials[0].config))
         return found

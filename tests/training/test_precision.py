@@ -13,9 +13,13 @@ import hpo
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import ConfigError
+from hpo.training.callbacks import Callback
 from hpo.training.checkpoint import CheckpointSpec
 from hpo.training.loop import train
+from hpo.training.member import Member, Metrics
 from hpo.training.settings import TrainSettings
+from hpo.training.stacked import check
+from hpo.training.stacked.check import Timing
 from tests.training.resumable import bits, data, one, stop_after
 
 SEEN: list[torch.dtype] = []
@@ -141,3 +145,51 @@ def test_lbfgs_cannot_have_scaled_losses() -> None:
         config(precision="float16", optimizer="lbfgs")
     assert config(precision="bfloat16", optimizer="lbfgs").precision == "bfloat16"
     assert "precision" not in TrialConfig().effective()
+
+
+class Sees(Callback):
+    """Callback that keeps how the models of trials are trained."""
+
+    def __init__(self) -> None:
+        self.stacks: list[tuple[int, str | None]] = []
+
+    def on_epoch(self, member: Member, metrics: Metrics) -> None:
+        self.stacks.append((member.stack, member.alone))
+
+
+def test_models_in_bfloat16_are_stacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "measure_gain", lambda *_: Timing(2.0, 1.0))
+    hpo.model("halves", uses=["precision"])(lambda config, shape, classes: nn.Linear(shape[0], classes))
+    configs = [config(model="halves", precision="bfloat16", learning_rate=0.1 * (i + 1)) for i in range(3)]
+    sees, on = Sees(), data(configs[0])
+    together = train(configs, on, TrainSettings(callbacks=[sees]))
+    assert set(sees.stacks) == {(3, None)}
+    for each, found in zip(configs, together, strict=True):
+        assert found.history[-1]["val_loss"] == pytest.approx(one(each, on).history[-1]["val_loss"], rel=0.02)
+
+
+class Rows(nn.Module):
+    """Model whose normalisation torch stacks in one type alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.norm, self.leave = nn.Linear(1, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(self.norm(self.enter(x.unsqueeze(2)).mT).mean(2))
+
+
+def test_what_a_loop_cannot_stack_in_bfloat16_is_computed_one_by_one() -> None:
+    def loop(trial: hpo.Trial) -> None:
+        stack, on = trial.stack(lambda _: Rows()), trial.data
+        for _ in stack.epochs():
+            stack.report(val_loss=stack.step(on.x_train, on.y_train, F.cross_entropy), val_accuracy=0.5)
+
+    hpo.training_loop("halving", uses=["epochs", "learning_rate", "precision"], stack=True)(loop)
+    for precision, size in (("float32", 2), ("bfloat16", 1)):
+        sees = Sees()
+        configs = [
+            TrialConfig(model="halving", precision=precision, epochs=2, learning_rate=rate) for rate in (0.1, 0.2)
+        ]
+        train(configs, data(config()), TrainSettings(callbacks=[sees]))
+        assert {stack for stack, _ in sees.stacks} == {size}

@@ -122,7 +122,8 @@ def _check(config: TrialConfig, module: nn.Module, data: Data, clock: Clock | No
         builds[1] = partial(build_model, other, data.shape, data.classes)
         pair[1] = builds[1]()
     x, y = _first_batch(config, data)
-    return why_modules_alone([*pair.values()], x, data.shape, builds) or _why_slower(config, data, x, y, clock)
+    found = why_modules_alone([*pair.values()], x, data.shape, builds, compute_type(config))
+    return found or _why_slower(config, data, x, y, clock)
 
 
 def _stacks_with(first: nn.Module, other: nn.Module | None) -> bool:
@@ -202,6 +203,7 @@ def why_modules_alone(
     x: Tensor,
     shape: tuple[int, ...],
     builds: Sequence[Callable[[], object]] = (),
+    precision: torch.dtype | None = None,
 ) -> str | None:
     """Return in one phrase why modules cannot be stacked, computing samples x (n, *shape) both ways; None if they can.
 
@@ -212,12 +214,15 @@ def why_modules_alone(
         x: samples; at most 16 are used.
         shape: of one of them.
         builds: build them; each is called again before its module is computed alone, for what it leaves elsewhere.
+        precision: of the products, where that is not the weights' own; a stack is then computed in it once.
     """
     if (found := next(_find_obstacles(modules[0]), None)) is not None:
         return found
     before = read_user_values(modules)
     try:
         found = _compare_modules(modules, x, shape, builds, torch.float64)
+        if found is None and precision is not None:
+            _compute_in(precision, modules, x, shape)
     except Exception as error:  # a model of the user's can raise anything
         if is_out_of_memory(error):
             raise
@@ -248,6 +253,16 @@ def _compare_modules(
     finally:
         torch.set_default_dtype(default)
     return _compare_modules(modules, x, shape, builds, torch.float32)
+
+
+def _compute_in(precision: torch.dtype, modules: Sequence[nn.Module], x: Tensor, shape: tuple[int, ...]) -> None:
+    """Compute a step of a stack under autocast, for which torch has fewer rules."""
+    stack = StackedModules(modules, shape, x.device, by_layer=False, precision=precision)
+    load_modules(stack, modules)
+    stack.noise.begin(range(len(modules)))
+    flat = _flatten(x[:SAMPLES], shape)
+    outputs = stack.forward(flat, train=True)
+    stack.backward(flat, torch.ones_like(outputs), [torch.empty_like(each) for each in stack.parameters], add=False)
 
 
 def _copy_varied(module: nn.Module) -> nn.Module:

@@ -148,10 +148,9 @@ class StackedModules:
             self._template.train(train)
         self._write_buffers()
         with torch.set_grad_enabled(train), self._autocast():
-            outputs = self._compute(samples, own=own)
+            outputs = self._compute(samples, own=own).to(self.output.dtype)
         if not train:  # else the gradient may need them as they were
             self._write_buffers()
-        outputs = outputs.to(self.output.dtype)
         self._outputs = outputs if train else None
         detached: Tensor = outputs.detach().mT
         return detached
