@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from hpo.config import registry
 from hpo.config.registry import Direction
@@ -149,7 +150,12 @@ class LoopRun:
     def keep(self, model: nn.Module) -> None:
         """Count the model's parameters and keep its best weights; see `Trial.keep`."""
         self._model = model
-        self.member.parameter_count = sum(each.numel() for each in model.parameters() if each.requires_grad)
+        self._count_parameters(model)
+
+    def _count_parameters(self, model: nn.Module) -> None:
+        """Count what the model learns; lazy layers have no size before their first batch."""
+        learned = [each for each in model.parameters() if each.requires_grad and not is_lazy(each)]
+        self.member.parameter_count = sum(each.numel() for each in learned)
 
     def keep_weights(self, read: Callable[[], Weights]) -> None:
         """Keep the best weights of a model in a stack, which `read` returns as they are at present."""
@@ -257,6 +263,8 @@ class LoopRun:
             judge: whether one is asked at once.
         """
         member = self.member
+        if self._model is not None and len(member.history) == member.resumed_from:
+            self._count_parameters(self._model)
         for name in self._required:
             if name not in values:
                 raise RunError(f"objective '{member.config.model}': {has} no {name}; it has {sorted(values)}")

@@ -180,6 +180,23 @@ def test_the_weights_are_those_of_the_best_epoch() -> None:
     assert outcome.parameter_count == 1
 
 
+def test_lazy_layers_are_counted_once_they_have_a_size(tmp_path: Path) -> None:
+    def loop(trial: hpo.Trial) -> None:
+        model = nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for epoch in trial.epochs(model=model, optimizer=optimizer):
+            nn.functional.cross_entropy(model(trial.data.x_train), trial.data.y_train).backward()
+            optimizer.step()
+            trial.report(val_accuracy=epoch / 10)
+
+    whole = outcome_of(loop)
+    assert whole.parameter_count == 8 * 4 + 4 + 4 * 3 + 3
+    spec = CheckpointSpec(tmp_path / "0.pt", every=0)
+    assert outcome_of(loop, spec, should_stop=stop_after(2)).status == "interrupted"
+    again = outcome_of(loop, CheckpointSpec(spec.path, resume=True))
+    assert again.parameter_count == whole.parameter_count
+
+
 def test_a_framework_that_has_the_loop_resumes_by_state_and_folder(tmp_path: Path) -> None:
     def loop(trial: hpo.Trial) -> None:
         (trial.folder / "mine.txt").touch()
