@@ -37,6 +37,7 @@ def told(
     error: float | None = 0.003,
     pruned: int = 0,
     reported: Sequence[float] = (),
+    first: float | None = None,
     **keys: Any,
 ) -> Study:
     """A study whose trials have these values, as long as any is begun.
@@ -47,6 +48,7 @@ def told(
         error: standard error of each.
         pruned: how many of the first are pruned.
         reported: scores of folds that each reports to Optuna's terminator.
+        first: loss of a first epoch, where those that are pruned end, and which the others have before their value.
         keys: of `make_study`.
     """
     study = make_study(folder, **{"trials": len(values), "parameters": {"dropout": {"low": 0.0, "high": 0.5}}, **keys})
@@ -55,6 +57,9 @@ def told(
         if claim is None:
             break
         state = TrialState.PRUNED if place < pruned else TrialState.COMPLETE
+        losses = [] if first is None else [first] if place < pruned else [first, float(value)]
+        for epoch, loss in enumerate(losses, 1):
+            study.storage.record_epoch(claim.id, epoch, {"epoch": epoch, "val_loss": loss})
         if error is not None:
             study.storage.set_trial_user_attr(claim.id, "standard_error", error)
         if reported:
@@ -179,6 +184,16 @@ def test_configurations_that_are_worse_than_chance_makes_them_are_no_null_result
     assert explain_null_result(read_results(told(tmp_path, equal, name="equal", **keys))) is not None
     assert explain_null_result(read_results(told(tmp_path, worse, name="worse", seed=1, **keys))) is None
     assert explain_null_result(read_results(told(tmp_path, worse, name="pruned", seed=2, pruned=10, **keys))) is None
+
+
+@pytest.mark.parametrize(("value", "null"), [(0.5, True), (0.55, False)])
+def test_what_was_pruned_is_compared_with_the_others_after_as_many_epochs(
+    tmp_path: Path, value: float, null: bool
+) -> None:
+    equal = 0.3 + 0.001 * np.random.default_rng(0).standard_normal(30)
+    study = told(tmp_path, [*[value] * 5, *equal], error=0.005, objective="val_loss", pruned=5, first=0.5)
+    found = explain_null_result(read_results(study))
+    assert (found is not None) is null
 
 
 def test_scores_of_folds_that_a_function_reports_are_the_error_of_its_value(tmp_path: Path) -> None:

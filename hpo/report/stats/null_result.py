@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hpo.report.data.corrected_score import describe_corrected
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import gain_text, metric_text, number_of, values_text
-from hpo.report.stats.trial_stats import own_error
+from hpo.report.stats.trial_stats import own_error, read_value_curve
 from hpo.study.settled import chance_lead
 
 __all__ = ["NullResult", "explain_null_result", "list_leaders"]
@@ -78,7 +78,8 @@ def explain_null_result(results: Results) -> NullResult | None:
             f"many guesses is up to {gain_text(metric, lead)} better by chance",
         )
     lead, median = chance_lead(len(values), own_error(results) or outlook.noise), statistics.median(values)
-    if sign * (best.value - median) > lead or any(sign * (median - value) > lead for value in _list_values(results)):
+    behind = (sign * (median - value) for value in values)
+    if sign * (best.value - median) > lead or max((*behind, *_measure_pruned(results, median))) > lead:
         return None
     return NullResult(
         "no configuration is better than the others",
@@ -87,10 +88,22 @@ def explain_null_result(results: Results) -> NullResult | None:
     )
 
 
-def _list_values(results: Results) -> list[float]:
-    """List the values of all configurations that have one: those that were pruned, too, for what they reached."""
-    pruned = [row.value for row in results.trials if row.state == "PRUNED" and row.failure is None]
-    return [value for value in (*(row.value for row in results.ranked), *pruned) if value is not None]
+def _measure_pruned(results: Results, median: float) -> list[float]:
+    """Measure how far each pruned trial was behind the median of the others after as many epochs, if these are known.
+
+    Args:
+        results: of the study.
+        median: of the values of complete trials.
+    """
+    sign, behind = -results.signs[0], []
+    curves = [sign * read_value_curve(results, row) for row in results.ranked]
+    for row in results.trials:
+        if row.state != "PRUNED" or row.failure is not None or row.value is None:
+            continue
+        epochs = len(read_value_curve(results, row))
+        others = [float(curve[:epochs].max()) for curve in curves if 0 < epochs <= len(curve)]
+        behind.append((statistics.median(others) if others else sign * median) - sign * row.value)
+    return behind
 
 
 def _explain_corrected(results: Results, shown: str, constant: float) -> NullResult | None:
