@@ -3,9 +3,13 @@
 import itertools
 import random
 import re
+import threading
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from hpo.training.stacked.check import load_modules, why_modules_alone
 from hpo.training.stacked.modules import SerialModules, StackedModules
 from hpo.training.stacked.sequential import StackedSequential
+from hpo.training.stacked.structure import structure_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 VECTOR, SEQUENCE, IMAGE = (8,), (6, 8), (2, 8, 8)
@@ -610,6 +615,46 @@ def test_modules_of_any_shape_stack():
     assert check((), lambda: Apply(torch.sin), lambda x: x.unsqueeze(-1)) is None
     by_row = after(nn.Linear(8, 4), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3))
     assert check(SEQUENCE, lambda: by_row, last=False) is None
+
+
+@dataclass
+class Settings:
+    """Configuration of a model, as nanoGPT and others hold one."""
+
+    width: int
+    act: Any = torch.tanh
+    seen: list[int] = field(default_factory=list)
+
+
+class Configured(nn.Linear):
+    """Module that holds an object with its settings."""
+
+    def __init__(self, settings: Any, *, counts: bool = False) -> None:
+        super().__init__(8, settings.width)
+        self.settings, self.counts = settings, counts
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.counts:
+            self.settings.seen.append(len(x))
+        return self.settings.act(super().forward(x))
+
+
+@pytest.mark.parametrize("made", [Settings, lambda width: SimpleNamespace(width=width, act=torch.tanh)])
+def test_objects_are_compared_by_what_they_hold(made):
+    assert check(VECTOR, lambda: Configured(made(3)), last=False) is None
+    first, second = Configured(made(3)), Configured(made(3))
+    second.settings.act = torch.sigmoid
+    assert structure_of(first) != structure_of(second)
+    second.settings.act, second.settings.lock = torch.tanh, threading.Lock()
+    assert structure_of(first) != structure_of(second)
+    first.settings.lock = threading.Lock()
+    assert structure_of(first) != structure_of(second)  # of a lock nothing but itself is known
+    second.settings.lock = first.settings.lock
+    assert structure_of(first) == structure_of(second)
+    first.settings.whole, second.settings.whole = first.settings, second.settings
+    assert structure_of(first) != structure_of(second)  # nor of what holds itself
+    counts = check(VECTOR, lambda: Configured(Settings(3), counts=True), last=False)
+    assert counts == "it changes its own attributes while it computes"
 
 
 def test_a_single_module_is_compared_with_a_copy():

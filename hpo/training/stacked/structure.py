@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Hashable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ DROPOUTS = (
     *(nn.MultiheadAttention, nn.RNN, nn.GRU, nn.LSTM),
 )
 FLAT = frozenset({"_flat_weights", "_flat_weight_refs"})  # of recurrent layers: their parameters once more
+DEEPEST, MOST_ITEMS = 8, 1000  # objects within objects that are compared by what they hold, and items of one of them
+CONTAINERS = (list, tuple, set, frozenset, dict)
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.memory_format)
 
 
@@ -30,7 +31,8 @@ def structure_of(module: nn.Module) -> Hashable:
     """Return a key that is equal for modules that one stack can hold: of the same parts, with tensors of equal shapes.
 
     Whatever else a part holds must be equal too: numbers, arrays and texts by their value, a configuration in what its
-    model uses, any other object in being the same one. Shares of torch's dropouts may differ.
+    model uses, other objects in what pickle would keep of them, or else in being the same one. Shares of torch's
+    dropouts may differ.
     """
     parts = module.named_modules(remove_duplicate=False)
     return tuple((name, _class(part), attributes_of(part), _tensors(part)) for name, part in parts), _ties(module)
@@ -75,7 +77,7 @@ def attributes_of(part: nn.Module) -> tuple[tuple[str, Hashable], ...]:
     return tuple((name, _value(value)) for name, value in sorted(vars(part).items()) if name not in left_out)
 
 
-def _value(value: Any) -> Hashable:
+def _value(value: Any, depth: int = DEEPEST) -> Hashable:
     if isinstance(value, PLAIN):
         return type(value), repr(value)
     if isinstance(value, Tensor):
@@ -83,15 +85,25 @@ def _value(value: Any) -> Hashable:
         return Tensor, content.dtype, content.shape, zlib.crc32(content.flatten().view(torch.uint8).numpy().tobytes())
     if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
         return type(value), str(value.dtype), value.shape, zlib.crc32(np.ascontiguousarray(value).tobytes())
-    if isinstance(value, partial):
-        return partial, _value(value.func), _value(value.args), _value(value.keywords)
     if isinstance(value, TrialConfig):
-        return TrialConfig, _value(used_values(value))
+        return TrialConfig, _value(used_values(value), depth)
+    if depth < DEEPEST and isinstance(value, CONTAINERS) and len(value) > MOST_ITEMS:  # such as a tokenizer's words
+        return Identity(value)
     if isinstance(value, dict):
-        return dict, tuple((_value(key), _value(each)) for key, each in value.items())
-    if isinstance(value, list | tuple | set | frozenset):
-        return type(value), tuple(map(_value, value))
-    return Identity(value)
+        return type(value), tuple((_value(key, depth), _value(each, depth)) for key, each in value.items())
+    if isinstance(value, CONTAINERS):
+        return type(value), tuple(_value(each, depth) for each in value)
+    state = None if depth == 0 or isinstance(value, type | nn.Module) else _read_state(value)
+    return Identity(value) if state is None else (type(value), *(_value(each, depth - 1) for each in state))
+
+
+def _read_state(value: object) -> tuple[object, ...] | None:
+    """Return what pickle would keep of an object, such as a data class; None of one that it does not know whole."""
+    try:
+        reduced = value.__reduce_ex__(2)
+    except Exception:  # a class of the user's can raise anything
+        return None
+    return reduced[:3] if isinstance(reduced, tuple) and not any(reduced[3:]) else None
 
 
 class Identity:
