@@ -7,12 +7,13 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from scipy.stats import t as student
 
 from hpo.config.trial_config import TrialConfig
@@ -21,6 +22,7 @@ from hpo.execution.worker_options import WorkerOptions
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.data.sample_scores import SampleTable, read_sample_scores
 from hpo.study import Study, StudyStorage
+from hpo.study.files.study_files import weights_path
 from hpo.study.input.study_file import parse_definition
 from hpo.training.data import Data, prepare_data
 from hpo.training.data_cache import DataCache
@@ -29,7 +31,7 @@ from hpo.training.member import TrainResult
 from hpo.training.predictions import evaluate_weights
 from hpo.training.settings import TrainSettings
 
-__all__ = ["Chosen", "FinishedStudy", "fresh_scores", "refit_score", "run_study", "t_interval", "true_score"]
+__all__ = ["Chosen", "FinishedStudy", "fresh_scores", "refit_score", "run_study", "t_interval", "true_scores"]
 
 Array = np.ndarray[Any, Any]
 CPU = torch.device("cpu")
@@ -106,15 +108,19 @@ def _score(result: TrainResult, data: Data, metric: str) -> float:
     return scores[metric.removeprefix("val_")]
 
 
-def true_score(finished: FinishedStudy, row: TrialRow) -> float:
-    """Return the score of a trial's model on the test part, which holds all that was left out of the study.
+def true_scores(finished: FinishedStudy, row: TrialRow) -> tuple[float, float]:
+    """Return the scores of two models on the test part, which holds all that was left out of the study.
 
-    The trial is trained once more, from the same seed, for its weights.
+    The first is the trial's own, by the weights that the study has kept. The second is trained once more from the same
+    seed, alone and not in a cohort, so that it has other dropout masks: another model of the same configuration.
     """
     assert row.config is not None
     data = DataCache(finished.study.definition.dataset, CPU).get(row.config)
-    (result,) = train([row.config], data, _settings(finished.metric))
-    return _score(result, data, finished.metric)
+    (again,) = train([row.config], data, _settings(finished.metric))
+    path = weights_path(finished.study, row.number)
+    assert path is not None
+    own = replace(again, weights=load_file(path))
+    return _score(own, data, finished.metric), _score(again, data, finished.metric)
 
 
 def fresh_scores(finished: FinishedStudy, row: TrialRow) -> tuple[list[float], list[float]]:

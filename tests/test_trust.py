@@ -16,15 +16,18 @@ pytestmark = pytest.mark.unit
 def test_the_table_of_truth_has_biases_and_coverages() -> None:
     rows = [
         {"kind": "MNIST", "chosen": [0.9, 0.89, 0.91], "corrected": [0.86, 0.8, 0.9], "fresh": [0.8, 0.7, 0.9],
-         "truth": 0.85, "fresh truth": 0.75},
+         "truth": 0.85, "truth again": 0.84, "fresh truth": 0.75},
         {"kind": "MNIST", "chosen": [0.92, 0.8, 0.95], "corrected": [0.86, 0.8, 0.9], "fresh": [0.8, 0.7, 0.9],
-         "truth": 0.85, "fresh truth": 0.95},
+         "truth": 0.85, "truth again": 0.82, "fresh truth": 0.95},
     ]  # fmt: skip
-    chosen, corrected, fresh = [[cell.strip() for cell in line.split("|")] for line in _rows(trust.show_truth(rows))]
+    chosen, corrected, again, fresh = [
+        [cell.strip() for cell in line.split("|")] for line in _rows(trust.show_truth(rows))
+    ]
     assert chosen[2:6] == ["2", "chosen", "+6.00 ± 1.00", "+100%"]
     assert chosen[6].startswith("50.0%")
     assert corrected[4:6] == ["+1.00 ± 0.00", "+17%"]
     assert corrected[6].startswith("100.0%")
+    assert again[4:6] == ["+3.00 ± 1.00", "+50%"]
     assert fresh[4] == "-5.00 ± 10.00"
 
 
