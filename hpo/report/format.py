@@ -84,6 +84,11 @@ def metric_text(metric: str) -> str:
     return METRICS.get(metric, metric)
 
 
+def candidate_text(label: str) -> str:
+    """Format a candidate's label for a sentence: `defaults` is the default configuration, `trial 4` stays."""
+    return {"baseline": "the baseline", "defaults": "the default configuration"}.get(label, label)
+
+
 def state_text(state: str) -> str:
     """Format a trial's state in words."""
     return "failed" if state == "FAIL" else state.lower()

@@ -156,9 +156,13 @@ def test_what_is_worse_on_the_test_set_gains_nothing() -> None:
         return finding
 
     worse, best = told(0.05), told(-0.05)
-    assert worse.evidence.startswith("trial 3 is worse than defaults by 0.01 from 3 fresh seeds (interval -")
-    assert worse.advice == "run more seeds: so far nothing is gained over defaults"
-    assert best.evidence.startswith("defaults is the best of those retrained: it gains 0.01 over trial 3")
+    assert worse.evidence.startswith(
+        "trial 3 is worse than the default configuration by 0.01 from 3 fresh seeds (interval -"
+    )
+    assert worse.advice == "run more seeds: so far nothing is gained over the default configuration"
+    assert best.evidence.startswith(
+        "the default configuration is the best of those retrained: it gains 0.01 over trial 3"
+    )
 
 
 def spread_over(seeds: float, splits: float | None = None) -> EvaluationResults:
@@ -406,7 +410,7 @@ def test_folds_that_disagree_and_a_fold_unlike_the_others_are_found() -> None:
     [disagreeing] = shown("folds", of_folds(0.8 + noise))
     assert (disagreeing.level, disagreeing.title) == ("warning", "folds that disagree")
     odd = quality + noise - 0.3 * (np.arange(5) == 2)
-    assert "fold 3 of 5 has a mean val_accuracy of 49.39 %" in shown("folds", of_folds(odd))[0].evidence
+    assert "fold 3 of 5 has a mean validation accuracy of 49.39 %" in shown("folds", of_folds(odd))[0].evidence
     assert not shown("folds", plain())
     assert not shown("folds", of_folds(0.8 + noise, resplit="per_trial"))  # no two trials have a fold in common
 

@@ -159,7 +159,7 @@ def test_retraining_tells_that_the_baseline_is_the_best(tmp_path: Path) -> None:
     best = network(tmp_path, [0.9, 0.91], files=False, label="baseline")
     other = network(tmp_path, [0.7, 0.8], files=False)
     (finding,) = retraining(None, [evaluation(tmp_path, other, best)])  # type: ignore[arg-type]  # of no matter here
-    assert finding.evidence.startswith("baseline is the best of those retrained: it gains 0.155 over trial 3 from 2")
+    assert finding.evidence.startswith("the baseline is the best of those retrained: it gains 0.155 over trial 3")
 
 
 def test_retraining_of_one_configuration_is_no_comparison(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hpo.report.data.results import Results
 from hpo.report.figures.plotly_spec import Figure, Spec, attach_spec, build_spec, make_axis, make_value_axis
 from hpo.report.format import (
     NONE,
+    candidate_text,
     count_text,
     gain_text,
     is_share,
@@ -24,8 +25,6 @@ from hpo.report.stats.nested_score import FoldMean, FoldScore, NestedScore, Para
 from hpo.study import Objective
 
 __all__ = ["describe_agreement", "describe_nested", "nested_chapter"]
-
-RIVALS = {"baseline": "the baseline", "defaults": "the default configuration"}
 
 
 def nested_chapter(results: Results, nested: Sequence[NestedScore]) -> Chapter | None:
@@ -96,7 +95,7 @@ def _optimism_text(nested: NestedScore) -> str:
 
 
 def _gain_text(nested: NestedScore, gain: FoldMean) -> str:
-    rival = RIVALS.get(nested.rival, nested.rival)
+    rival = candidate_text(nested.rival)
     amount = gain_text(nested.metric, gain.mean)
     way = "better" if gain.mean > 0 else "worse"
     if gain.contains_zero:

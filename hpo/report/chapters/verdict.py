@@ -14,6 +14,7 @@ from hpo.report.data.corrected_score import describe_choice, describe_correction
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results, TrialRow
 from hpo.report.format import (
+    candidate_text,
     count_text,
     gain_text,
     is_share,
@@ -130,28 +131,28 @@ def _comparison_text(stats: EvaluationStats) -> str:
     rival = next((each.candidate.label for each in stats.scores if each.candidate.baseline), None)
     compared = {each.second: each for each in stats.comparisons}
     if stats.winner is not None:
-        rest = [_label_in_text(label) if label == rival else label for label in compared]
+        rest = [candidate_text(label) if label == rival else label for label in compared]
         weakest = min(stats.comparisons, key=lambda each: each.difference.mean)
         if len(rest) == 1:
             return f"It is better than {rest[0]} by {_difference_text(weakest)}."
-        closest = _label_in_text(weakest.second)
+        closest = candidate_text(weakest.second)
         lead = f"its lead over the closest, {closest}, is {_difference_text(weakest)}"
         return f"It is better than {names_text(rest)}; {lead}."
     beaten = [label for label, each in compared.items() if each.significant and each.difference.mean > 0]
     worse = [label for label, each in compared.items() if each.significant and each.difference.mean < 0]
     if not compared and stats.uncompared:
-        others = names_text([*map(_label_in_text, stats.uncompared)])
+        others = names_text([*map(candidate_text, stats.uncompared)])
         return f"It was run from no seed of {others}, so they cannot be compared."
     if not compared:
         return "No other one has been evaluated."
     where = "" if stats.scores[0].candidate.config is None else "on the test set "
-    parts = [f"No winner: no significant difference from {names_text([*map(_label_in_text, stats.tied)])}"]
+    parts = [f"No winner: no significant difference from {names_text([*map(candidate_text, stats.tied)])}"]
     if not stats.tied:
         parts = ["No winner"]
     if worse:
-        parts.append(f"{where}{names_text([*map(_label_in_text, worse)])} {'is' if len(worse) == 1 else 'are'} better")
+        parts.append(f"{where}{names_text([*map(candidate_text, worse)])} {'is' if len(worse) == 1 else 'are'} better")
     if beaten:
-        parts.append(f"it is better than {names_text([*map(_label_in_text, beaten)])}")
+        parts.append(f"it is better than {names_text([*map(candidate_text, beaten)])}")
     return "; ".join(parts) + "."
 
 
@@ -162,12 +163,8 @@ def _difference_text(comparison: Comparison) -> str:
     return f"{gain_text(comparison.metric, difference.mean)} ({low.removesuffix(unit)} to {high.removesuffix(unit)})"
 
 
-def _label_in_text(label: str) -> str:
-    return {"baseline": "the baseline", "defaults": "the default configuration"}.get(label, label)
-
-
 def _label_at_start(label: str) -> str:
-    return _capitalize(_label_in_text(label))
+    return _capitalize(candidate_text(label))
 
 
 def _capitalize(text: str) -> str:

@@ -10,7 +10,7 @@ from hpo.report.checks.finding import Finding
 from hpo.report.checks.trust import advise_on_noise
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.data.results import Results
-from hpo.report.format import number_of, percent_text
+from hpo.report.format import metric_text, number_of, percent_text
 from hpo.report.stats.variance_sources import Spread, measure_spread, ratio_interval
 from hpo.study import Definition
 from hpo.utils.text import format_rough
@@ -35,9 +35,10 @@ def seeds(results: Results, evaluations: Evaluations) -> list[Finding]:
     own = spread.variance / fits  # of a trial's value, which is the mean over its fits
     share = min(1.0, own / between) if between else 1.0
     bad = share > 0.5 and own > 0
+    name = metric_text(results.objective.metric)
     mean = f", by {format_rough(own**0.5)} as the mean over {fits} fits," if fits > 1 else ","
     evidence = (
-        f"{results.objective.metric} varies by {format_rough(spread.deviation)} (standard deviation) from seed to "
+        f"{name} varies by {format_rough(spread.deviation)} (standard deviation) from seed to "
         f"seed{mean} and by {format_rough(between**0.5)} over the middle half of "
         f"{number_of(len(values), 'trial')}: seeds make {percent_text(share)} of the variance"
     )
@@ -46,7 +47,7 @@ def seeds(results: Results, evaluations: Evaluations) -> list[Finding]:
             "seeds",
             "seeds matter more than parameters" if bad else "seeds and parameters",
             "warning" if bad else "ok",
-            evidence if between or bad else f"neither seeds nor parameters change {results.objective.metric}",
+            evidence if between or bad else f"neither seeds nor parameters change {name}",
             f"{_advise_on_seeds(results.definition)}, or vary parameters that matter more" if bad else "",
             "seeds = 3" if bad and fits == 1 else "",
         )
@@ -75,8 +76,8 @@ def split(results: Results, evaluations: Evaluations) -> list[Finding]:
     changed, splits = _count_changes(varied)
     bad = (clear or 2 * changed > splits) and results.definition.fits[0].division is None
     evidence = (
-        f"another split moves {results.objective.metric} by {format_rough(moved.deviation)} (standard deviation), "
-        f"another seed by {format_rough(seeded.deviation)}"
+        f"another split moves {metric_text(results.objective.metric)} by {format_rough(moved.deviation)} (standard "
+        f"deviation), another seed by {format_rough(seeded.deviation)}"
     )
     if splits:
         evidence += f"; on {changed} of {number_of(splits, 'split')} another configuration than on most is the best"

@@ -11,7 +11,7 @@ from hpo.config.trial_config import TrialConfig
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import number_of, percent_text
+from hpo.report.format import metric_text, number_of, percent_text
 from hpo.report.stats.trial_stats import list_top_trials, loss_margin, read_curve, read_value_curve, standard_error
 from hpo.utils.text import format_rough
 
@@ -154,8 +154,8 @@ def rough(results: Results, _: Evaluations) -> list[Finding]:
             "rough",
             "noise late in training",
             "note" if bad else "ok",
-            f"late in training the best trial's {results.objective.metric} changes by {format_rough(step, 3)} from one "
-            f"{results.step_name} to the next (standard deviation), and by "
+            f"late in training the best trial's {metric_text(results.objective.metric)} changes by "
+            f"{format_rough(step, 3)} from one {results.step_name} to the next (standard deviation), and by "
             f"{format_rough(float(np.ptp(values)), 3)} over the whole run",
             ("use a larger validation set, or lower the learning rate towards the end" if of_models else SMOOTHER)
             if bad

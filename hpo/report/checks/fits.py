@@ -12,7 +12,7 @@ from hpo.config.resampling import Fit
 from hpo.report.checks.finding import Finding
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results
-from hpo.report.format import values_text
+from hpo.report.format import metric_text, values_text
 from hpo.report.stats.trial_stats import fit_values
 
 __all__ = ["FIT_CHECKS"]
@@ -66,8 +66,8 @@ def _odd_fold(results: Results, fits: Sequence[Fit], table: Array) -> list[Findi
             "folds",
             f"a {kind} unlike the others",
             "note",
-            f"over all trials, {odd} has a mean {metric} of {values_text(metric, means[odd])}, the others from "
-            f"{values_text(metric, min(rest))} to {values_text(metric, max(rest))} (p = "
+            f"over all trials, {odd} has a mean {metric_text(metric)} of {values_text(metric, means[odd])}, the others "
+            f"from {values_text(metric, min(rest))} to {values_text(metric, max(rest))} (p = "
             f"{min(1.0, found[odd] * len(means)):.2g})",
             f"look at the samples of that {kind}: they may be of another source, group or time, or be labelled "
             f"otherwise{together}",

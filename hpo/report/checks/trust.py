@@ -12,7 +12,7 @@ from hpo.report.checks.finding import Finding
 from hpo.report.commands import format_command
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.data.results import Results, TrialRow
-from hpo.report.format import count_text, number_of
+from hpo.report.format import candidate_text, count_text, metric_text, number_of
 from hpo.report.stats.evaluation_stats import Comparison, compare_candidates
 from hpo.report.stats.null_result import explain_null_result
 from hpo.report.stats.trial_stats import (
@@ -91,13 +91,15 @@ def _retraining_finding(evaluation: EvaluationResults) -> Finding | None:
     score = best.test or best.validation
     if score is None or score.count < 2:
         return None
-    alone = "it has no baseline to be compared with" if rival is None else f"{rival.label} has no such seeds"
+    other = "it has no baseline to be compared with"
+    if rival is not None:
+        other = f"{candidate_text(rival.label)} has no such seeds"
     return Finding(
         "retraining",
         "retraining noise",
         "unknown",
-        f"{best.candidate.label} has been retrained from {score.count} fresh seeds, with a standard deviation of "
-        f"{format_rough(score.deviation)}; {alone}",
+        f"{candidate_text(best.candidate.label)} has been retrained from {score.count} fresh seeds, with a standard "
+        f"deviation of {format_rough(score.deviation)}; {other}",
     )
 
 
@@ -107,23 +109,26 @@ def _gain_finding(comparison: Comparison) -> Finding:
     if better:
         advice = ""
     elif comparison.significant:
-        advice = f"keep {comparison.second}, which is better"
+        advice = f"keep {candidate_text(comparison.second)}, which is better"
     elif comparison.difference.mean < 0:
-        advice = f"run more seeds: so far nothing is gained over {comparison.second}"
+        advice = f"run more seeds: so far nothing is gained over {candidate_text(comparison.second)}"
     else:
         advice = "run more seeds: this gain may be noise"
     return Finding(
         "retraining",
         "retraining noise",
         "ok" if better else "warning",
-        f"{comparison.first} {_difference_text(comparison)}",
+        f"{candidate_text(comparison.first)} {_difference_text(comparison)}",
         advice,
     )
 
 
 def _loss_finding(comparison: Comparison) -> Finding:
     """Report that the rival is the best by its validation scores, and by how much, on the test set if that was read."""
-    advice, says = f"keep {comparison.first}: the search has found nothing better", "is the best of those retrained: it"
+    advice, says = (
+        f"keep {candidate_text(comparison.first)}: the search has found nothing better",
+        "is the best of those retrained: it",
+    )
     if comparison.difference.mean < 0:
         says = "has the best validation score of those retrained, but"
     if not comparison.significant:
@@ -134,7 +139,7 @@ def _loss_finding(comparison: Comparison) -> Finding:
         "retraining",
         "retraining noise",
         "warning",
-        f"{comparison.first} {says} {_difference_text(comparison)}",
+        f"{candidate_text(comparison.first)} {says} {_difference_text(comparison)}",
         advice,
     )
 
@@ -144,8 +149,8 @@ def _difference_text(comparison: Comparison) -> str:
     difference = comparison.difference
     worse = difference.mean < 0
     low, high = (-difference.high, -difference.low) if worse else (difference.low, difference.high)
-    by = f"{abs(difference.mean):.4g}"
-    lead = f"is worse than {comparison.second} by {by}" if worse else f"gains {by} over {comparison.second}"
+    by, second = f"{abs(difference.mean):.4g}", candidate_text(comparison.second)
+    lead = f"is worse than {second} by {by}" if worse else f"gains {by} over {second}"
     return f"{lead} from {difference.count} fresh seeds (interval {format_rough(low)} to {format_rough(high)})"
 
 
@@ -190,7 +195,8 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
                 "noise",
                 "noise of the objective",
                 "unknown",
-                f"the standard error of {results.objective.metric} cannot be computed from the number of samples alone",
+                f"the standard error of {metric_text(results.objective.metric)} cannot be computed from the number of "
+                "samples alone",
                 f"retrain the best from several seeds: `hpo evaluate {shlex.quote(results.name)}`",
             )
         ]
@@ -307,7 +313,7 @@ def record(results: Results, _: Evaluations) -> list[Finding]:
             "record",
             "note" if unfinished or best is None else "ok",
             f"study {results.name}: {number_of(len(results.trials), 'trial')}, {left}; best "
-            f"{results.objective.metric} {value}{seed}",
+            f"{metric_text(results.objective.metric)} {value}{seed}",
             f"finish it: `{format_command(results, 'launch')}`" if unfinished else "",
         )
     ]

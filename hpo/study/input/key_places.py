@@ -51,18 +51,24 @@ def _find_place(key: str, places: Mapping[str, tuple[str, ...]]) -> str | None:
     return next((place.format(key=key) for place, keys in places.items() if key in keys), None)
 
 
-def join_task(dataset: object, task: object, base: Path) -> object:
+def join_task(dataset: object, task: object, base: Path, *, given: bool = False) -> object:
     """Return the key `dataset` with the key `task` of a study file, which means the same as in the data set's table.
 
+    Args:
+        dataset: the file's, or one that an option has given.
+        task: the file's.
+        base: the folder that relative paths start from.
+        given: true of an option's data set, whose own task counts, as every option counts before the file.
+
     Raises:
-        DefinitionError: the data set is none, or its table has another task; or the task is no text.
+        DefinitionError: the data set is none, or its table in the file has another task; or the task is no text.
         DataError: the data are not for it.
     """
     if not isinstance(task, str):
         raise DefinitionError(f'task = {shorten(task)}: must be a text, such as "regression"')
     name, source = parse_source(dataset.spelled if isinstance(dataset, DatasetReference) else dataset)
     said = None if source is None else source.task
-    if said not in (None, task):
+    if said not in (None, task) and not given:
         raise DefinitionError(
             f"task = {shorten(task)}: the data set says task = {shorten(said)}; leave one of them out"
         )

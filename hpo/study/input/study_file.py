@@ -89,8 +89,9 @@ def read_study(study: str, sets: Mapping[str, Any] | None = None, **keys: Any) -
         file, table = path, read_document(path)
         if isinstance(dataset := keys.get("dataset"), DatasetReference):
             if "task" in table:
-                dataset = join_task(dataset, table["task"], Path.cwd())
+                dataset = join_task(dataset, table["task"], Path.cwd(), given=True)
                 keys = {**keys, "dataset": dataset}
+                table = {key: value for key, value in table.items() if key != "task"}
             assert isinstance(dataset, DatasetReference)
             if (template := choose_template(study, dataset)) != study:
                 file = templates.find_template("studies", template)
@@ -122,7 +123,7 @@ def join_file_task(study: str, dataset: object) -> object:
         dataset: a name, a path, or a table of path and options.
 
     Raises:
-        RequestError: the file cannot be read, or its task is not the one that the data set's table says.
+        RequestError: the file cannot be read, or its task is none.
     """
     try:
         file = _find_file(study)
@@ -130,7 +131,7 @@ def join_file_task(study: str, dataset: object) -> object:
         return dataset
     table = read_document(file)
     try:
-        return join_task(dataset, table["task"], Path.cwd()) if "task" in table else dataset
+        return join_task(dataset, table["task"], Path.cwd(), given=True) if "task" in table else dataset
     except RequestError as error:
         raise type(error)(f"{file}: {error}") from error
 
