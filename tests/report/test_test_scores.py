@@ -12,6 +12,7 @@ import pytest
 
 from hpo.report.chapters import test_scores
 from hpo.report.chapters.blocks import Block, Chapter, Code, Subtitle, Table, Text
+from hpo.report.chapters.order import make_chapters
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.data.reference_models import ReferenceModel, ReferenceModels
 from hpo.report.figures.plotly_spec import Figure
@@ -160,6 +161,7 @@ def test_the_report_of_an_evaluation_gives_no_advice_on_a_search_and_owns_up_to_
     found = read_report_data(fresh)
     assert write_verdict(found)[2] == f"Next: read the report of {study.name}, the study that this one evaluates."
     assert not {"boundary", "axis", "fixed", "noise", "retraining"} & {finding.check for finding in found.findings}
+    assert not {"mattered", "slices", "parallel"} & {each.key for each in make_chapters(found)}
     told = texts(list(chapter(fresh).blocks))
     assert "not been read" not in told
     assert f"the report of {study.name} counts the reads" in told

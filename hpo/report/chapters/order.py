@@ -41,8 +41,16 @@ from hpo.space import LearnedSpace, Space
 
 __all__ = ["CHAPTERS", "findings_chapter", "make_chapters", "study_facts"]
 
+Write = Callable[[ReportData], Chapter | None]
+
+
+def _unless_evaluation(write: Write) -> Write:
+    """Leave a chapter on parameters out of an evaluation's report, whose parameters are seeds and configurations."""
+    return lambda data: None if data.results.definition.evaluation is not None else write(data)
+
+
 # A report is read from its top, and most readers stop early: what is decided by comes first.
-CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
+CHAPTERS: Sequence[Write] = (
     lambda data: test_scores_chapter(
         data.results, data.evaluations, data.evaluation_stats, data.test_set_reads, data.reference_models
     ),
@@ -53,7 +61,7 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: nested_chapter(data.results, data.nested),
     lambda data: best_config_chapter(data.results, data.evaluations, data.evaluation_stats, data.choice),
     lambda data: findings_chapter(data.findings, data.results.space),
-    lambda data: parameter_importance_chapter(data.study, data.results, data.importances),
+    _unless_evaluation(lambda data: parameter_importance_chapter(data.study, data.results, data.importances)),
     lambda data: learning_curves_chapter(data.results),
     lambda data: comparison_chapter(data.results),
     lambda data: error_analysis_chapter(data.evaluations, show_data=data.show_data),
@@ -67,8 +75,8 @@ CHAPTERS: Sequence[Callable[[ReportData], Chapter | None]] = (
     lambda data: cost_chapter(data.results),
     lambda data: trials_chapter(data.results),
     lambda data: history_chapter(data.results),
-    lambda data: slices_chapter(data.results, list(data.importances.by_key)),
-    lambda data: parallel_coordinates_chapter(data.results, data.parameters_by_importance),
+    _unless_evaluation(lambda data: slices_chapter(data.results, list(data.importances.by_key))),
+    _unless_evaluation(lambda data: parallel_coordinates_chapter(data.results, data.parameters_by_importance)),
     lambda data: timeline_chapter(data.results, data.read_at),
     lambda data: definition_chapter(data.results),
     lambda data: reproduction_chapter(data.results),
