@@ -295,7 +295,8 @@ def plan(arguments: argparse.Namespace) -> Iterator[Row]:
     """Yield what identifies each run; ways take turns, split by split, so that other load is shared."""
     if "truth" in arguments.parts:
         for seed in range(arguments.studies):
-            yield {"part": "truth", "kind": KINDS[seed % 2], "seed": seed}
+            if (kind := KINDS[seed % 2]) in arguments.kinds:
+                yield {"part": "truth", "kind": kind, "seed": seed}
     if "outer" in arguments.parts:
         rivals = list(RIVALS) if is_installed() else []
         ways = [(way, False) for way in WAYS] + [("holdout", True)] + [(rival, False) for rival in rivals]
@@ -318,7 +319,10 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m benchmarks.trust", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), help="truth,outer")
-    parser.add_argument("--studies", type=int, default=200, help="of `truth` (200)")
+    parser.add_argument("--studies", type=int, default=200, help="of `truth`, half of each kind (200)")
+    parser.add_argument(
+        "--kinds", type=lambda text: text.split(","), default=list(KINDS), help=f"of `truth`: {','.join(KINDS)}"
+    )
     parser.add_argument("--splits", type=int, default=30, help="outer splits of each data set (30)")
     parser.add_argument(
         "--seconds", type=float, default=30, help="of the processor, of each way on an outer split (30)"

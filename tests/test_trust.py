@@ -50,7 +50,14 @@ def _rows(table: str) -> list[str]:
 
 def test_ways_take_turns_and_each_run_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust, "is_installed", lambda: True)
-    keys = {"parts": ["truth", "outer"], "studies": 4, "splits": 3, "seconds": 9.0, "data": ["wine", "digits"]}
+    keys = {
+        "parts": ["truth", "outer"],
+        "kinds": trust.KINDS,
+        "studies": 4,
+        "splits": 3,
+        "seconds": 9.0,
+        "data": ["wine", "digits"],
+    }
     arguments = Namespace(**keys, ways=None)
     runs = [tuple(row.items()) for row in trust.plan(arguments)]
     ways = len(trust.WAYS) + 1 + len(trust_rivals.RIVALS)
