@@ -21,6 +21,7 @@ from hpo.execution.worker import Worker
 from hpo.execution.worker_options import WorkerOptions
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.data.sample_scores import SampleTable, read_sample_scores
+from hpo.report.stats.evaluation_stats import Interval, bootstrap_interval
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import weights_path
 from hpo.study.input.study_file import parse_definition
@@ -31,7 +32,16 @@ from hpo.training.member import TrainResult
 from hpo.training.predictions import evaluate_weights
 from hpo.training.settings import TrainSettings
 
-__all__ = ["Chosen", "FinishedStudy", "fresh_scores", "refit_score", "run_study", "t_interval", "true_scores"]
+__all__ = [
+    "Chosen",
+    "FinishedStudy",
+    "evaluated_score",
+    "fresh_scores",
+    "refit_score",
+    "run_study",
+    "t_interval",
+    "true_scores",
+]
 
 Array = np.ndarray[Any, Any]
 CPU = torch.device("cpu")
@@ -133,6 +143,27 @@ def fresh_scores(finished: FinishedStudy, row: TrialRow) -> tuple[list[float], l
     results = train(configs, data, _settings(finished.metric))
     values = [(result.best or {}).get(finished.metric, float("nan")) for result in results]
     return values, [_score(result, each, finished.metric) for result, each in zip(results, data, strict=True)]
+
+
+def evaluated_score(finished: FinishedStudy, row: TrialRow, samples: int) -> tuple[Interval, float]:
+    """Return what an evaluation says of a configuration on so many test samples, and what it is truly worth.
+
+    It is trained from fresh seeds on the study's split, as `hpo evaluate` does, with its interval. The truth
+    is the mean of three times as many other seeds on the other test samples.
+    """
+    assert row.config is not None
+    fixed = {"split_seed": row.config.seed_of_split, "init_seed": None, "order_seed": None}
+    configs = [row.config.model_copy(update={**fixed, "seed": FRESH + seed}) for seed in range(4 * SEEDS)]
+    cache = DataCache(finished.study.definition.dataset, CPU)
+    data = [cache.get(config) for config in configs]
+    x, y = data[0].test()
+    right = []
+    for result in train(configs, data, _settings(finished.metric)):
+        outputs = evaluate_weights(result, data[0], x, y).outputs
+        assert outputs is not None
+        right.append((outputs.argmax(1) == y).numpy())
+    seen, other = np.array(right, float)[:SEEDS, :samples], np.array(right, float)[SEEDS:, samples:]
+    return bootstrap_interval(list(seen.mean(1)), seen), float(other.mean())
 
 
 def refit_score(finished: FinishedStudy, chosen: Chosen, seeds: int = SEEDS) -> float:

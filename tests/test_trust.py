@@ -29,6 +29,8 @@ def test_the_table_of_truth_has_biases_and_coverages() -> None:
     assert corrected[6].startswith("100.0%")
     assert again[4:6] == ["+3.00 ± 1.00", "+50%"]
     assert fresh[4] == "-5.00 ± 10.00"
+    evaluated = [{"kind": "MNIST", "evaluated": [0.8, 0.7, 0.9], "truth": 0.75}]
+    assert _rows(trust.show_truth(evaluated)) == ["| MNIST | 1 | evaluated | +5.00 ± nan |  | 100.0% (21% to 100%) |"]
 
 
 def test_the_table_of_outer_splits_pairs_them() -> None:
@@ -51,7 +53,7 @@ def _rows(table: str) -> list[str]:
 def test_ways_take_turns_and_each_run_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trust, "is_installed", lambda: True)
     keys = {
-        "parts": ["truth", "outer"],
+        "parts": ["truth", "evaluated", "outer"],
         "kinds": trust.KINDS,
         "studies": 4,
         "splits": 3,
@@ -61,7 +63,7 @@ def test_ways_take_turns_and_each_run_is_planned_once(monkeypatch: pytest.Monkey
     arguments = Namespace(**keys, ways=None)
     runs = [tuple(row.items()) for row in trust.plan(arguments)]
     ways = len(trust.WAYS) + 1 + len(trust_rivals.RIVALS)
-    assert len(runs) == len(set(runs)) == 4 + 3 * 2 * ways
+    assert len(runs) == len(set(runs)) == 2 * 4 + 3 * 2 * ways
     first = [dict(run)["way"] for run in runs if ("data", "wine") in run][::ways]
     assert len(set(first)) == 3
     two = list(trust.plan(Namespace(**{**keys, "parts": ["outer"]}, ways=["holdout", "resplit"])))
