@@ -13,7 +13,6 @@ from hpo.cli.options import (
     backend_options,
     dataset_options,
     launch_options,
-    parse_sets,
     resampling_options,
     set_option,
     storage_option,
@@ -147,6 +146,7 @@ def _plan(
 ) -> tuple[LaunchPlan, WorkerOptions]:
     """Return the plan, and the options of its workers."""
     from hpo.execution.objective_function import is_function
+    from hpo.study.input.study_file import parse_override
 
     model = None
     if study.endswith(".py:"):  # without the function's name
@@ -167,7 +167,7 @@ def _plan(
         if keys.pop(name) is not None:
             spelled = "study" if name == "made" else name.replace("_", "-")
             raise RequestError(f"--{spelled}: is for objective functions, FILE.py:FUNCTION; {study} is none")
-    parameters = parse_sets(sets, keys)
+    parameters = dict(parse_override(text) for text in sets)
     if model is not None:
         return plan_model_launch(model, storage, options, parameters=parameters, **keys)
     from hpo.execution.launch import plan_launch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpo.cli.lookup import format_command_line, load_study, open_storage
-from hpo.cli.options import app, format_option, import_option, parse_sets, set_option, storage_option
+from hpo.cli.options import app, format_option, import_option, set_option, storage_option
 from hpo.cli.output import format_size, print_rows, say
 from hpo.errors import RequestError
 from hpo.utils.text import quantity
@@ -201,11 +201,12 @@ def fork(
 
     Example: hpo fork mine mine2 --set 'optimizer=["adam", "nadam"]'
     """
+    from hpo.study.input.study_file import parse_override
     from hpo.study.operations import fork
 
     study = load_study(old, storage, imports)
     function = None if objective is None else _load_reference(objective)
-    plan = fork.fork_study(study, new, parse_sets(sets, keys), function, **keys)
+    plan = fork.fork_study(study, new, dict(parse_override(text) for text in sets), function, **keys)
     for line in plan.refused:
         say(f"not kept: {line}")
     for state, numbers in plan.skipped.items():

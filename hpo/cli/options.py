@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -26,7 +26,6 @@ __all__ = [
     "import_option",
     "join_dataset",
     "launch_options",
-    "parse_sets",
     "resampling_options",
     "set_option",
     "storage_option",
@@ -49,21 +48,6 @@ set_option = click.option(
     metavar="NAME=VALUE",
     help="Override a parameter: a value, or a domain in TOML; may be repeated.",
 )
-
-
-def parse_sets(sets: Sequence[str], options: Collection[str]) -> dict[str, Any]:
-    """Parse what `--set` sets, for a command with these other options.
-
-    Raises:
-        RequestError: one has no `=`, or sets no parameter but what another option gives.
-    """
-    from hpo.study.input.study_file import parse_override
-
-    values = dict(parse_override(text) for text in sets)
-    for name in values:
-        if name in options:
-            raise RequestError(f"--set {name}: {name} is no parameter; give it as --{name.replace('_', '-')}")
-    return values
 
 
 def resampling_options(command: Command) -> Command:

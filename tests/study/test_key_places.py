@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel
+from torch import nn
 
-from hpo.cli.options import parse_sets
+import hpo
+from hpo.cli.launch import launch
+from hpo.config import registry
 from hpo.datasets import make_reference
 from hpo.errors import RequestError, find_closest
 from hpo.execution.launch import plan_launch
+from hpo.study.input.key_places import KEYS, OPTIONS
 from hpo.study.input.study_file import parse_definition, read_study
 from tests.study.helpers import make_study
 
@@ -75,9 +80,29 @@ def test_an_error_names_the_option_or_the_file_that_it_comes_from(table: Path) -
 
 
 def test_what_sets_parameters_is_told_the_option_of_another_key() -> None:
-    assert parse_sets(["depth=2", "widths=64"], ("folds",)) == {"depth": 2, "widths": "64"}
-    with pytest.raises(RequestError, match=r"^--set trial_timeout: .* is no parameter; give it as --trial-timeout$"):
-        parse_sets(["depth=2", "trial_timeout=3"], ("folds", "trial_timeout"))
+    with pytest.raises(RequestError, match=r"^--set trial_timeout: is no parameter; give it as --trial-timeout$"):
+        read_study("quickstart", {"depth": 2, "trial_timeout": 3})
+    with pytest.raises(
+        RequestError, match=r"^--set baseline: is no parameter; write it at the top of the file, before"
+    ):
+        read_study("quickstart", {"baseline": 3})
+    options = {option.name for option in launch.params}
+    assert set(OPTIONS) | {"report"} == options & set(KEYS)  # `--report` is another one
+
+
+def test_a_model_of_ones_own_may_call_a_parameter_as_a_key_is_called(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Own(BaseModel):
+        folds: int = 2
+        label: float = 0.5
+
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("named_like_keys", parameters=Own)(lambda *_: nn.Linear(1, 1))
+    dataset = make_reference({"path": str(table), "label": "price"})
+    given = {"model": "named_like_keys", "folds": [2, 3], "label": 0.1}
+    _, definition, _ = read_study("quickstart", given, dataset=dataset)
+    assert {"folds", "label"} <= set(definition.parameters)
 
 
 def test_the_task_of_a_file_is_that_of_other_data_it_is_launched_on(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hpo.errors import RequestError
+from hpo.study.input.key_places import OPTIONS, TOP
 
 __all__ = ["blame_options", "name_option"]
 
@@ -25,7 +26,10 @@ def blame_options(error: RequestError, sets: Mapping[str, Any], keys: Mapping[st
     """
     for name in sets:
         if not _fails_alike(error, parse, {key: value for key, value in sets.items() if key != name}, keys):
-            return name_option(str(error), f"[parameters] {name}", f"--set {name}")
+            line = str(error)
+            if name in OPTIONS:
+                line = line.replace(TOP, f"give it as --{name.replace('_', '-')}")
+            return name_option(line, f"[parameters] {name}", f"--set {name}")
     for name in keys:
         rest = {key: value for key, value in keys.items() if key != name}
         if name != "dataset" and not _fails_alike(error, parse, sets, rest):
@@ -42,7 +46,8 @@ def _fails_alike(error: RequestError, parse: Parse, sets: Mapping[str, Any], key
 
 
 def name_option(line: str, key: str, option: str) -> str:
-    """Return an error's line that names an option, instead of the key `key = …` that it begins with."""
-    if line.startswith(f"{key} = "):
-        return f"{option} = {line.removeprefix(f'{key} = ')}"
+    """Return an error's line that names an option, instead of the key that it begins with."""
+    for after in (" = ", ": "):
+        if line.startswith(key + after):
+            return option + line.removeprefix(key)
     return f"{option}: {line.removeprefix('[parameters] ')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hpo.errors import DefinitionError, describe_unknown
 from hpo.study.input.resampling_keys import KEYS as RESAMPLING
 from hpo.utils.text import shorten
 
-__all__ = ["KEYS", "check_places", "join_task"]
+__all__ = ["KEYS", "OPTIONS", "TOP", "check_parameter_places", "check_places", "join_task"]
 
 KEYS = (
     *("name", "dataset", "task", "objective", "trials", "timeout", "trial_timeout", "target", "until", "sampler"),
@@ -21,13 +21,17 @@ KEYS = (
     "metrics",
     *RESAMPLING,
 )
+OPTIONS = (  # keys that `hpo launch` has options for
+    *("name", "dataset", "task", "objective", "trials", "timeout", "trial_timeout", "target", "until", "sampler"),
+    *("pruner", "seed", "warm_start", *RESAMPLING),
+)
 TOP = "write it at the top of the file, before any [table]"
 DATASET = "say it in the data set: dataset = {{ path = …, {key} = … }}"
 PARAMETERS = "it is a parameter, write it under [parameters]"
 
 
 def check_places(table: Mapping[str, Any]) -> None:
-    """Refuse keys of a study file that are unknown, or stand in another place than their own.
+    """Refuse keys at the top or in the data set that are unknown, or stand in another place than their own.
 
     Raises:
         DefinitionError: names the key, and its place or the closest known one.
@@ -37,14 +41,25 @@ def check_places(table: Mapping[str, Any]) -> None:
         if key not in KEYS:
             where = _find_place(key, {PARAMETERS: tuple(all_parameters()), DATASET: options})
             raise DefinitionError(f"key '{key}': {where}" if where else describe_unknown("key", key, KEYS))
-    dataset, parameters = table.get("dataset"), table.get("parameters")
+    dataset = table.get("dataset")
     for key in dataset if isinstance(dataset, Mapping) else ():
         if key not in (*options, "path", "name") and (where := _find_place(key, {TOP: KEYS})):
             raise DefinitionError(f"dataset, {key}: is no option of a data set; {where}")
-    known = all_parameters()
-    for key in parameters if isinstance(parameters, Mapping) else ():
-        if key not in known and (where := _find_place(key, {TOP: KEYS, DATASET: options})):
-            raise DefinitionError(f"[parameters] {key}: is no parameter; {where}")
+
+
+def check_parameter_places(parameters: Iterable[str], known: Collection[str]) -> None:
+    """Refuse names under [parameters] that are no parameters, but belong in another place of a study file.
+
+    Args:
+        parameters: the names.
+        known: names of all parameters, among them those of the study's own models.
+
+    Raises:
+        DefinitionError: names the key and its place.
+    """
+    for key in parameters:
+        if key not in known and (where := _find_place(key, {TOP: KEYS, DATASET: tuple(DatasetSource.model_fields)})):
+            raise DefinitionError(f"{key}: is no parameter; {where}")
 
 
 def _find_place(key: str, places: Mapping[str, tuple[str, ...]]) -> str | None:

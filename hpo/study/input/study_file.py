@@ -32,7 +32,7 @@ from hpo.study.input import templates
 from hpo.study.input.adapted_study import adapt_study, choose_template
 from hpo.study.input.blame import blame_options
 from hpo.study.input.compatibility import check_compatible, check_task
-from hpo.study.input.key_places import check_places, join_task
+from hpo.study.input.key_places import check_parameter_places, check_places, join_task
 from hpo.study.input.key_values import get_flag, get_integer, get_table, get_text
 from hpo.study.input.metric_names import describe_misfit, describe_unknown_metric, fits, parse_recorded
 from hpo.study.input.optuna_components import Component, read_component
@@ -309,6 +309,7 @@ def _make_space(literals: Mapping[str, Any], dataset: DatasetReference, declarat
     def make() -> Space:
         asked = literals.get("task", dataset.task)
         check_task(asked["value"] if isinstance(asked, dict) and "value" in asked else asked, dataset)
+        check_parameter_places(literals, all_parameters(list_models(literals), declarations))
         return Space({**dataset.parameters, **literals}, registered=declarations)
 
     return _with_prefix("[parameters]", make)
