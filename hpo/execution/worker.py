@@ -47,7 +47,7 @@ from hpo.training.data_cache import DataCache
 from hpo.training.device import select_device, set_threads
 from hpo.utils.home import cores
 from hpo.utils.pause import pause
-from hpo.utils.text import summarize_error
+from hpo.utils.text import quantity, summarize_error
 
 __all__ = ["Worker", "cores_per_worker"]
 
@@ -206,7 +206,8 @@ class Worker:
                 pause = FIRST_PAUSE
             elif others := self._count_others():
                 if not logged:
-                    log.info("nothing left to begin; waiting for %d trials of other workers, in case one dies", others)
+                    waits = quantity(others, "trial")
+                    log.info("nothing left to begin; waiting for %s of other workers, in case one dies", waits)
                 logged = True
                 self._wait(pause)
                 pause = min(LONGER * pause, 5.0, self.options.lease / 4)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.config.metric_range import metric_range
 from hpo.config.trial_config import TrialConfig
 from hpo.datasets import DataFacts
 from hpo.datasets.sample_scores import KINDS
@@ -173,11 +174,13 @@ def _number_repeats(rows: Sequence[tuple[Key, int]], *, learned: bool) -> Array:
 
 def describe_search(definition: Definition, trials: int) -> Search:
     """Return the plan of a study of that many trials as the rule needs it."""
-    sampler = definition.sampler
+    sampler, objective = definition.sampler, definition.objectives[0]
+    least, most = metric_range(objective.metric)
+    limit = most if objective.direction == "maximize" else -least
     if definition.foreign:
-        return Search(trials, count_startup_trials("tpe", {}))  # Optuna's default, for it is not recorded
+        return Search(trials, count_startup_trials("tpe", {}), limit)  # Optuna's default, for it is not recorded
     adaptive = sampler.name != "random" if definition.learned else not SAMPLERS[sampler.name].fixed
-    return Search(trials, count_startup_trials(sampler.name, sampler.options) if adaptive else None)
+    return Search(trials, count_startup_trials(sampler.name, sampler.options) if adaptive else None, limit)
 
 
 # Noise.

@@ -1,11 +1,12 @@
 """Rule by which a study has settled: what going on is expected to gain is below the noise of its values.
 
 As n draws from one distribution become m, the largest of them grows by about a ln(m / n), where a is the scale of the
-upper tail: exactly so of an exponential tail; the shorter one of a score that is near its limit gains less. The scale
-is estimated from the spacings between the largest draws, each times its rank, which are independent and exponential of
-mean a (Rényi, "On the theory of order statistics", 1953). The largest of them is left out, for it may be the gap
-between configurations that work and those that do not. The parameters do not matter, so it makes no difference whether
-they are conditional, categorical or few. `benchmarks/settled.py` compares the rule with others.
+upper tail: exactly so of an exponential tail; the shorter one of a score that is near its limit gains less, and none
+gains more than its metric leaves room for. The scale is estimated from the spacings between the largest draws, each
+times its rank, which are independent and exponential of mean a (Rényi, "On the theory of order statistics", 1953). The
+largest of them is left out, for it may be the gap between configurations that work and those that do not. The
+parameters do not matter, so it makes no difference whether they are conditional, categorical or few.
+`benchmarks/settled.py` compares the rule with others.
 """
 
 from __future__ import annotations
@@ -46,10 +47,12 @@ class Search:
     Attributes:
         trials: how many can end with a value: the budget without those that have failed.
         startup: how many trials an adaptive sampler draws before it learns; None if no trial depends on others.
+        limit: the largest score that there can be, such as 1 of an accuracy.
     """
 
     trials: int
     startup: int | None = None
+    limit: float = math.inf
 
     @property
     def fewest(self) -> int:
@@ -128,6 +131,8 @@ def expect_gain(scores: Array, drawn: Array, search: Search) -> float:
     draws = np.where(known, draws, draws[known].min())
     best = float(scores.max())
     reach = float(draws.max()) + tail_scale(draws) * math.log((len(draws) + more) / len(draws))
+    if best <= search.limit:  # else it is another metric of that name, such as an accuracy in percent
+        reach = min(reach, search.limit)
     return max(reach - best, 0.0)
 
 

@@ -145,6 +145,18 @@ def test_one_table_of_all_data_sets() -> None:
     assert any("Nemenyi" in block.text for block in chapter.blocks if isinstance(block, Text))
 
 
+@pytest.mark.parametrize(("labels", "datasets", "least"), [(3, 2, "0.17"), (3, 3, None), (2, 5, "0.062"), (2, 6, None)])
+def test_data_sets_too_few_for_any_difference_are_said_to_be(labels: int, datasets: int, least: str | None) -> None:
+    scores = {f"trial {n}": [0.9 - n / 10, 0.91 - n / 10] for n in range(labels)}
+    found = compare_across([results(f"data {n}", scores) for n in range(datasets)])
+    assert found is not None
+    assert found.test is not None
+    assert (found.test.p > 0.05) == (least is not None)  # and they all agree
+    told = " ".join(describe_across(found))
+    assert (f"too few for a test of ranks: if all agreed on the order, p would be {least}" in told) == bool(least)
+    assert not least or "differ significantly from" not in told
+
+
 def test_losses_are_scaled_on_each_data_set_and_lower_ones_are_better() -> None:
     evaluations = [results(n, {"trial 1": [1.0 * s, 2.0 * s], "defaults": [3.0 * s, 5.0 * s]}, "loss") for n, s in
                    (("a", 1), ("b", 1000))]  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import binomtest
 
 from hpo.config.builtin_metrics import BUILTIN_METRICS
+from hpo.config.metric_range import metric_range
 from hpo.config.trial_config import TrialConfig
 from hpo.report.chapters.reference_models import compare_with_evaluated
 from hpo.report.chapters.verdict import interval_text
@@ -20,7 +21,6 @@ from hpo.report.checks.trust import retraining
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun
 from hpo.report.data.reference_models import ReferenceModel, ReferenceModels
 from hpo.report.stats.evaluation_stats import compare_candidates
-from hpo.report.stats.metric_range import metric_range
 from hpo.report.stats.reference_comparison import RowGains
 from hpo.study import Objective
 

@@ -227,8 +227,8 @@ def test_as_many_trials_are_within_the_noise_of_the_checks_as_of_the_rule(tmp_pa
     near = [row for row in results.ranked if within(results, table, row)]
     (finding,) = noise(results, ())
     count = len(near) - 1
-    differ = f"{number_of(count, 'other trial')} {'differs' if count == 1 else 'differ'} from the best by no more than"
-    assert f"; {differ} the standard error of the difference" in finding.evidence
+    others = f"{number_of(count, 'other trial')} {'is' if count == 1 else 'are'}"
+    assert f"; {others} within one standard error of the difference from the best" in finding.evidence
     reason = choose_trial(results, "one_se", table).reason
     assert count == 0 or f"of the {len(near)} trials within one standard error" in reason
 
@@ -361,10 +361,13 @@ def test_of_equally_cheap_trials_the_best_is_taken_and_the_reason_is_true(tmp_pa
 
     assert chosen((9, 9, 9, 9), (1.0,) * 4) == (2, "the best of equal size and training time")
     assert chosen((9, 9, 9, 9), (1.0, 1.05, 1.09, 1.0)) == (2, "the best of equal size and training time")
-    assert chosen((9, 9, 9, 9), (1.0, 1.05, 1.2, 1.0)) == (1, "the best of the fastest to train")
+    assert chosen((9, 9, 9, 9), (1.0, 1.05, 1.2, 1.0)) == (1, "the best of those with the shortest training")
     assert chosen((9, 9, 9, 9), (0.5, 1.0, 1.0, 1.0)) == (0, "the fastest to train")
-    assert chosen((7, 7, 9, 9), (1.0,) * 4) == (1, "the best of the smallest (7 weights)")
-    assert chosen((7, 7, 9, 9), (0.5, 1.0, 1.0, 1.0)) == (0, "the fastest to train of the smallest (7 weights)")
+    assert chosen((7, 7, 9, 9), (1.0,) * 4) == (1, "the best of those with the fewest weights (7)")
+    assert chosen((7, 7, 9, 9), (0.5, 1.0, 1.0, 1.0)) == (
+        0,
+        "the fastest to train of those with the fewest weights (7)",
+    )
     assert chosen((9, 9, 9, 7), (1.0,) * 4) == (3, "the smallest (7 weights)")
 
 

@@ -42,6 +42,15 @@ def test_a_score_near_its_limit_gains_less_than_is_expected() -> None:
     assert 0 < (studies.max(1) - studies[:, :40].max(1)).mean() < np.mean(expected)
 
 
+def test_no_score_goes_beyond_what_its_metric_can_be() -> None:
+    scores, drawn = np.r_[np.linspace(0.5, 0.9, 29), 1.0], np.ones(30, bool)
+    assert expect_gain(scores, drawn, Search(60)) > 0.02
+    assert expect_gain(scores, drawn, Search(60, limit=1.0)) == 0
+    assert expect_gain(scores - 0.01, drawn, Search(60, limit=1.0)) == pytest.approx(0.01)
+    in_percent = 100 * scores
+    assert expect_gain(in_percent, drawn, Search(60, limit=1.0)) == expect_gain(in_percent, drawn, Search(60))
+
+
 def test_nothing_is_gained_once_the_budget_is_used_up_and_nobody_goes_on_ten_times_as_long() -> None:
     scores = np.random.default_rng(0).random(30)
     assert expect_gain(scores, drawn(scores), Search(30)) == 0

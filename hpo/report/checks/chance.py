@@ -80,7 +80,8 @@ def split(results: Results, evaluations: Evaluations) -> list[Finding]:
         f"deviation), another seed by {format_rough(seeded.deviation)}"
     )
     if splits:
-        evidence += f"; on {changed} of {number_of(splits, 'split')} another configuration than on most is the best"
+        where = f"on {changed} of {number_of(splits, 'split')} another configuration is the best"
+        evidence += f"; {where if changed else f'the same configuration is the best on all {splits} splits'}"
     return [
         Finding(
             "split",

@@ -217,8 +217,8 @@ def noise(results: Results, evaluations: Evaluations) -> list[Finding]:
     ties = int((np.abs(values[1:] - values[0]) <= paired).sum())
     near = f"{number_of(ties, 'other trial')} {'lies' if ties == 1 else 'lie'} within one standard error of the best"
     if results.corrected is not None or not results.definition.shares_validation:
-        differ = f"{number_of(ties, 'other trial')} {'differs' if ties == 1 else 'differ'} from the best"
-        near = f"{differ} by no more than the standard error of the difference"
+        others = f"{number_of(ties, 'other trial')} {'is' if ties == 1 else 'are'}"
+        near = f"{others} within one standard error of the difference from the best"
     null = explain_null_result(results)
     if null is not None or lead <= chance:
         why = null or (

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from hpo.config.metric_range import metric_range
 from hpo.report.data.evaluations import EvaluationResults
 from hpo.report.stats.evaluation_stats import LEVEL
-from hpo.report.stats.metric_range import metric_range
 
 __all__ = [
     "AcrossDatasets",
@@ -304,14 +304,27 @@ def _cells(name: str, estimate: Estimate | None) -> dict[str, float | None]:
 
 def describe_across(found: AcrossDatasets) -> list[str]:
     """Say in lines what follows from the ranks, and how the scores are to be read."""
-    lines = [_verdict(found)]
-    if found.test is not None and found.test.critical_difference is not None:
-        lines.append(f"average ranks differ significantly from {found.test.critical_difference:.2f} on (Nemenyi, 5 %)")
-    if len(found.datasets) < 5:
+    lines, least = [_verdict(found)], _least_p(len(found.labels), len(found.datasets))
+    difference = None if found.test is None else found.test.critical_difference
+    if difference is not None and difference <= len(found.labels) - 1:  # beyond that no two ranks are apart
+        lines.append(f"average ranks differ significantly from {difference:.2f} on (Nemenyi, 5 %)")
+    if least >= 1 - LEVEL:
+        lines.append(
+            f"{len(found.datasets)} data sets are too few for a test of ranks: if all agreed on the order, p would be "
+            f"{least:.2g}"
+        )
+    elif len(found.datasets) < 5:
         lines.append(f"{len(found.datasets)} data sets are few for a test of ranks; it sees large differences alone")
     if found.scaled:
         lines.append("iqm: of scores scaled on each data set, from 0 of the worst run to 1 of the best")
     return lines
+
+
+def _least_p(configurations: int, datasets: int) -> float:
+    """Return the smallest p that `rank_test` can give: where all data sets order the configurations alike."""
+    if configurations == 2:
+        return 2.0 / 2**datasets
+    return 1.0 / math.factorial(configurations) ** (datasets - 1)
 
 
 def _verdict(found: AcrossDatasets) -> str:

@@ -159,16 +159,18 @@ def _list_fastest(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 
 def _describe_cost(rows: Sequence[TrialRow], smallest: Sequence[TrialRow], fastest: Sequence[TrialRow]) -> str:
-    """Say by what the best of the fastest of the smallest trials is the cheapest of all."""
+    """Say by what the best of those that are fastest to train among the smallest trials is the cheapest of all."""
     if len(rows) == 1:
         return "the only one whose weights are here"
-    size = f"the smallest ({number_of(smallest[0].parameter_count or 0, 'weight')})"
+    count = smallest[0].parameter_count or 0
     if len(smallest) == 1:
-        return size
-    of = "" if len(smallest) == len(rows) else f" of {size}"
+        return f"the smallest ({number_of(count, 'weight')})"
+    few = "" if len(smallest) == len(rows) else f" of those with the fewest weights ({count_text(count)})"
     if len(fastest) == len(smallest):
-        return f"the best{of}" if of else "the best of equal size and training time"
-    return f"the fastest to train{of}" if len(fastest) == 1 else f"the best of the fastest to train{of}"
+        return f"the best{few}" if few else "the best of equal size and training time"
+    if len(fastest) == 1:
+        return f"the fastest to train{few}"
+    return f"the best{few} and the shortest training" if few else "the best of those with the shortest training"
 
 
 def _choose_evaluated(results: Results, evaluations: Sequence[EvaluationResults]) -> Choice:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hpo.config.metric_range import difference_range, metric_range
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults, EvaluationRun, shared_means
-from hpo.report.stats.metric_range import difference_range, metric_range
 
 if TYPE_CHECKING:
     from hpo.report.stats.across_datasets import AcrossDatasets

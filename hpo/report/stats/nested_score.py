@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from hpo.config.metric_range import difference_range, metric_range
 from hpo.config.values import Value, plain_value
 from hpo.report.data.nested import NestedResults, OuterResult, read_nested
 from hpo.report.data.results import TrialRow, read_results
 from hpo.report.data.sample_scores import read_sample_scores
 from hpo.report.stats.choice import choose_trial, default_rule
 from hpo.report.stats.mean_interval import mean_reach
-from hpo.report.stats.metric_range import difference_range, metric_range
 from hpo.report.stats.trial_stats import to_unit_interval
 from hpo.space.domains import Range
 from hpo.study import Study

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from hpo.config.metric_range import metric_range
 from hpo.datasets.sample_scores import SampleScores
 from hpo.report.data.corrected_score import BestSoFar, CorrectedScore
 from hpo.report.data.results import Results, TrialRow, read_results
 from hpo.report.data.sample_scores import SampleTable, read_sample_scores
 from hpo.report.stats.candidates import Candidates, count_samples, make_candidates
-from hpo.report.stats.metric_range import metric_range
 from hpo.report.stats.pairwise import paired_errors
 from hpo.report.stats.selection_bias import QUANTILE, score_interval
 from hpo.study import Study

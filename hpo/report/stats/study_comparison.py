@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from hpo.config.metric_range import difference_range
 from hpo.report.data.evaluations import CandidateRuns, EvaluationResults
 from hpo.report.stats.evaluation_stats import LEVEL, CorrectnessCache, Interval, bootstrap_interval, mean_of
 from hpo.report.stats.mean_interval import mean_reach
-from hpo.report.stats.metric_range import difference_range
 
 __all__ = [
     "PairedScore",

@@ -109,8 +109,9 @@ class VarianceSources:
         contributes = (
             "Most of the spread comes" if share is not None and share.share > 0.5 else "The largest part comes"
         )
-        sure = "" if self.clear else " (not significantly more than from the others; more seeds would tell)"
-        return f"{contributes} from the {words}{sure}: {ADVICE[self.leader]}."
+        if not self.clear:
+            return f"{contributes} from the {words}, but not significantly more than from the others: run more seeds."
+        return f"{contributes} from the {words}: {ADVICE[self.leader]}."
 
     def _describe_without_leader(self) -> str:
         """Say why no source is named: nothing varies, or a single source is measured, or they vary together alone."""
