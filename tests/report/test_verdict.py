@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from optuna.trial import TrialState
 
+from hpo.report.chapters import verdict
 from hpo.report.chapters.verdict import write_verdict
 from hpo.report.checks.finding import Finding
 from hpo.report.checks.trust import record
+from hpo.report.data.corrected_score import CorrectedScore
 from hpo.report.data.results import read_results
 from hpo.report.report_data import ReportData, read_report_data
+from hpo.report.stats.null_result import NullResult
 from hpo.report.stats.trial_stats import standard_error
 from hpo.study import Objective, Study
 from tests.report.helpers import BASELINE, evaluated, filled
@@ -107,6 +110,27 @@ def test_an_evaluation_of_equals_refuses_to_name_one(tmp_path: Path) -> None:
     second = lines(study)[1]
     assert second.startswith("No winner: no significant difference from ")
     assert "better" not in second
+
+
+def test_an_evaluation_that_names_no_winner_leaves_it_said_that_nothing_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    null = NullResult("nothing was found", "the best cannot be told from a guess")
+    monkeypatch.setattr(verdict, "explain_null_result", lambda _: null)
+    study = filled(tmp_path, trials=8, baseline=BASELINE)
+    best, other = two_best(study)
+    evaluated(study, [best, other], dict.fromkeys((f"trial {best}", f"trial {other}", "baseline", "defaults"), 0.97))
+    assert lines(study)[1].startswith("Nothing was found: the best cannot be told from a guess. No winner")
+
+
+def test_pruned_trials_that_a_correction_leaves_out_are_told_where_they_are_most(tmp_path: Path) -> None:
+    data = told(tmp_path, [0.9, 0.8, 0.7])
+    score = CorrectedScore(0, "val_accuracy", 0.9, 0.9, 0.8, 0.95, 0.04, 0.04, 0.0, 1.0, (), 1, 0, 2000, 1)
+    trials = (data.results.trials[0], *(replace(row, state="PRUNED") for row in data.results.trials[1:]))
+    for count, said in ((1, True), (2, False)):
+        results = replace(data.results, trials=trials, corrected=replace(score, trials=count))
+        second = write_verdict(replace(data, results=results))[1]
+        assert ("The 2 pruned trials took no part in that, so it may still be flattered." in second) == said
 
 
 def test_an_evaluation_on_other_data_is_no_honest_score_of_this(tmp_path: Path) -> None:

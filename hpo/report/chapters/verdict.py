@@ -50,6 +50,8 @@ def write_verdict(data: ReportData) -> list[str]:
     """
     results = data.results
     deciding = _deciding_evaluation(data)
+    null = explain_null_result(results)
+    nothing = sentence(str(null)) if null else ""
     if deciding is not None:
         evaluation, stats, score = deciding
         comparison = " ".join([_comparison_text(stats), *(sentence(line) for line in list_lost_runs(evaluation))])
@@ -57,18 +59,14 @@ def write_verdict(data: ReportData) -> list[str]:
             comparison = (
                 f"{_front_text(results)} By {metric_text(evaluation.objective.metric)} alone: {comparison}".strip()
             )
-        lines = [
-            _evaluated_text(evaluation, score),
-            f"{comparison} {compare_with_evaluated(evaluation, score)}".strip(),
-        ]
+        sure = "" if stats.winner else nothing, comparison, compare_with_evaluated(evaluation, score)
+        lines = [_evaluated_text(evaluation, score), " ".join(filter(None, sure))]
     elif results.best is None:
         lines = [_no_result_text(results), "Only complete trials are ranked, so there is nothing to compare yet."]
     else:
-        null = explain_null_result(results)
-        nothing = sentence(str(null)) if null else ""
         leads = "" if null else _single_run_leads(results, results.best)
-        sure = nothing, _corrected_text(results), leads, compare_with_trial(results, data.reference_models)
-        lines = [_single_run_text(results, results.best), " ".join(filter(None, sure))]
+        alone = nothing, _corrected_text(results), leads, compare_with_trial(results, data.reference_models)
+        lines = [_single_run_text(results, results.best), " ".join(filter(None, alone))]
     if nested := _nested_text(data):
         lines[1] = f"{nested} {lines[1]}"
     return [*lines, _next_step(data, None if deciding is None else deciding[2].candidate)]
@@ -210,7 +208,11 @@ def _corrected_text(results: Results) -> str:
     score = results.corrected
     if score is None:
         return ""
-    return " ".join(filter(None, (describe_correction(score, said=True), describe_choice(score))))
+    pruned = sum(row.state == "PRUNED" and row.failure is None for row in results.trials)
+    flatters = ""
+    if pruned > score.trials:  # among which the choice was made first of all
+        flatters = f"The {number_of(pruned, 'pruned trial')} took no part in that, so it may still be flattered."
+    return " ".join(filter(None, (describe_correction(score, said=True), flatters, describe_choice(score))))
 
 
 def _describe_fits(results: Results, best: TrialRow) -> str:
@@ -281,6 +283,8 @@ def _describe_leads(results: Results, leads: Sequence[_Lead]) -> list[str]:
     metric, lines = results.objective.metric, list[str]()
     # What a function's value is measured on, the function knows.
     noise = "sampling noise in the validation data" if results.definition.configured else "the noise of its values"
+    if results.definition.several_fits:
+        noise = "the noise of its fits and of their validation samples"
     clear = [each for each in leads if each.reach is not None and each.gain > each.reach]
     close = [each for each in leads if each not in clear]
     if clear:

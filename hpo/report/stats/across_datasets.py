@@ -323,8 +323,8 @@ def describe_across(found: AcrossDatasets) -> list[str]:
 def _least_p(configurations: int, datasets: int) -> float:
     """Return the smallest p that `rank_test` can give: where all data sets order the configurations alike."""
     if configurations == 2:
-        return 2.0 / 2**datasets
-    return 1.0 / math.factorial(configurations) ** (datasets - 1)
+        return 2.0 ** (1 - datasets)
+    return float(math.factorial(configurations)) ** (1 - datasets)
 
 
 def _verdict(found: AcrossDatasets) -> str:
