@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import registry
 from hpo.config.cohort_key import is_measured, run_key, stack_key
-from hpo.config.trial_config import TrialConfig
+from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.errors import HpoError, LeaseLostError
 from hpo.execution.deaths import is_suspect
 from hpo.execution.stack_notes import shape_values
@@ -25,6 +25,8 @@ from hpo.study.paused import paused_epoch
 from hpo.study.study import ClaimedTrial, Study
 
 __all__ = ["CohortClaimer", "CohortSize", "may_stack"]
+
+PER_TRIAL = ("optimizer", "schedule")  # groups of parameters of which each trial of a stack has its own
 
 
 def may_stack(config: TrialConfig, device: str = "cpu") -> bool:
@@ -167,7 +169,7 @@ class CohortClaimer:
         numbers = self._numbers
         stack = None
         if self._stackable(config):
-            shape = shape_values(config).items() if is_measured(config) else ()
+            shape = _shape_key(config) if is_measured(config) else ()
             stack = numbers.setdefault(("stack", stack_key(config, self._device), *shape), len(numbers))
         like = numbers.setdefault(("like", stack, self._likeness(config)), len(numbers))
         if registry.models.get(config.model).loop:  # which is called for each trial, however alike they are
@@ -205,6 +207,18 @@ class CohortClaimer:
             return self._make_key(study.resplit_config(config, trial))
         except (HpoError, TypeError, ValueError):
             return None
+
+
+def _shape_key(config: TrialConfig) -> tuple[tuple[str, object], ...]:
+    """Return the values that may decide the shapes of a model of the user's own.
+
+    A loop uses parameters of the optimizer and the schedule too, of which its stack has one for each trial.
+    """
+    values = shape_values(config)
+    if registry.models.get(config.model).loop:
+        parameters = all_parameters([config.model])
+        values = {name: each for name, each in values.items() if parameters[name].group not in PER_TRIAL}
+    return tuple(values.items())
 
 
 def _select(
