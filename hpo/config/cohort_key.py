@@ -80,8 +80,8 @@ def why_unstackable(config: TrialConfig, device: str = "cpu") -> str | None:
         return "the frozen part of a model is not stacked"
     if config.model in CONVOLUTIONAL and device == "cpu":
         return "stacked convolutions are no faster"
-    if entry.integers:
-        return "it takes whole numbers, and a stack computes real ones"
+    if entry.builtin and entry.integers:  # text_classifier
+        return "it computes a batch of texts only as far as its longest"
     if config.optimizer in UNSTACKABLE:
         return f"{config.optimizer} looks at a batch several times in a step"
     if config.averages_weights and config.normalises:

@@ -128,7 +128,8 @@ def test_a_model_that_takes_codes_says_how_to_register_it() -> None:
 
 def test_scaling_has_no_effect_and_the_trait_is_declared_where_it_is_on() -> None:
     assert "input_scaling" not in config(input_scaling="unit").effective()
-    assert why_unstackable(config()) == "it takes whole numbers, and a stack computes real ones"
+    assert why_unstackable(config()) is None
+    assert why_unstackable(config(model="text_classifier")) is not None
     registry.model("numbers")(lambda *_: nn.Linear(5, 3))
     declared = Declarations().select(["codes", "numbers"], [])
     stored = {each["name"]: each for each in declared.model_dump(mode="json")["models"]}
@@ -250,6 +251,59 @@ def test_models_of_sequences_of_any_length_stack(batch_size: int, monkeypatch: p
             assert [row[name] for name in ("train_loss", "val_loss")] == pytest.approx(
                 [wanted[name] for name in ("train_loss", "val_loss")], rel=1e-4
             )
+
+
+class Reader(nn.Module):
+    """Model of codes from 2**24 on, of which float32 has every second: embeddings with padding, attention, a GRU."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4, padding_idx=0)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.gru, self.output = nn.GRU(4, 5, batch_first=True), nn.Linear(5, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        vectors = self.embedding(x % 2**24)
+        mixed = vectors + self.attention(vectors, vectors, vectors)[0]
+        outputs: Tensor = self.output(self.gru(mixed)[0][:, -1])
+        return outputs
+
+
+@pytest.mark.parametrize("orders", [(None, None, None), (1, 2, 3)])
+def test_models_of_whole_numbers_stack(
+    orders: tuple[int | None, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(check, "measure_gain", lambda *_: Timing(2.0, 1.0))
+    registry.model("reader", integers=True)(lambda config, shape, classes: Reader(classes))
+    common = {"model": "reader", "optimizer": "adam", "validation": 10}  # the last batch has 2 samples of 8
+    configs = [
+        config(**common, learning_rate=0.01 * (number + 1), order_seed=order) for number, order in enumerate(orders)
+    ]
+    dataset = Dataset((CODES + 2**24, LABELS))
+    data = [prepare_data(dataset, configs[0], CPU)] * 3
+    if orders[0] is not None:
+        data = [prepare_data(dataset, each, CPU) for each in configs]
+    assert check.why_alone(configs[0], data[0]) is None
+    seen: set[int] = set()
+
+    class Sees(Callback):
+        def on_epoch(self, member: Member, metrics: Metrics) -> None:
+            seen.add(member.stack)
+
+    together = train(configs, data, TrainSettings(callbacks=[Sees()]))
+    assert seen == {3}
+    names = "train_loss", "val_loss"
+    for each, own, found in zip(configs, data, together, strict=True):
+        (expected,) = train([each], own)
+        for row, wanted in zip(found.history, expected.history, strict=True):
+            assert [row[name] for name in names] == pytest.approx([wanted[name] for name in names], rel=1e-5)
+    specs = [CheckpointSpec(tmp_path / f"{number}.pt") for number in range(3)]
+    asked = iter(range(100))
+    train(configs, data, TrainSettings(should_stop=lambda: next(asked) >= 9), specs)
+    rest = train(configs, data, None, [replace(spec, resume=True) for spec in specs])
+    assert [[row["val_loss"] for row in each.history] for each in rest] == [
+        [row["val_loss"] for row in each.history] for each in together
+    ]
 
 
 def test_a_stack_of_dense_layers_takes_samples_of_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:

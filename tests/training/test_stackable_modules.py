@@ -660,8 +660,10 @@ def test_objects_are_compared_by_what_they_hold(made):
 def test_a_single_module_is_compared_with_a_copy():
     module = nn.Sequential(nn.Linear(8, 3))
     assert why_modules_alone([module], torch.randn(5, 8), VECTOR) is None
-    found = why_modules_alone([nn.Embedding(5, 3)], torch.zeros(5, 8, dtype=torch.int64), VECTOR)
-    assert found == "it takes whole numbers, and a stack computes real ones"
+    bag, codes = nn.EmbeddingBag(5, 3), torch.zeros(5, 8, dtype=torch.int64)
+    assert why_modules_alone([bag], codes, VECTOR) is None  # whole numbers stay what they are
+    found = why_modules_alone([bag], codes.double(), VECTOR)
+    assert found == "its samples are real numbers, and it takes whole ones; register it with integers=True"
     assert "has hooks" in (why_modules_alone([hooked()], torch.randn(5, 8), VECTOR) or "")
 
 

@@ -61,7 +61,7 @@ class PaddedSamples:
 
     Args:
         shape: of a sample.
-        like: a tensor of the weights' type and device.
+        like: a tensor of the samples' type and device.
         places: how many batches are kept at a time.
     """
 

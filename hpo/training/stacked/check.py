@@ -61,7 +61,7 @@ MEANINGS = {
     "(generate_vmap_rule)",
     "Tensor.requires_grad_()": "it calls requires_grad_ while it computes",
     "that doesn't have storage": "it takes the numbers of a batch out of torch (.numpy() and the like)",
-    "argument #1 'indices'": "it takes whole numbers, and a stack computes real ones",
+    "argument #1 'indices'": "its samples are real numbers, and it takes whole ones; register it with integers=True",
     "dynamic shape": "the shape of what it computes depends on the numbers of a batch (a mask, nonzero and the like)",
 }
 GAIN = 1.1  # times as fast as one at a time, below which a stack is not worth it
@@ -242,7 +242,9 @@ def _compare_modules(
     copies = [deepcopy(module).cpu().to(dtype) for module in modules]
     if len(copies) == 1:
         copies.append(_copy_varied(copies[0]))
-    given = x[:SAMPLES].cpu().to(dtype)
+    given = x[:SAMPLES].cpu()
+    if given.is_floating_point():  # whole numbers, such as token ids, stay what they are
+        given = given.to(dtype)
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -91,7 +91,10 @@ class StackedLearner:
         for (model, _), number in zip(general, number_structures([module for _, module in general]), strict=True):
             model.structure = number
         self._build_stacks(models)
-        self._padded = PaddedSamples(self._shape, self._stacks[0].dense.output, BLOCK)
+        like = self._stacks[0].dense.output
+        if members[0].config.integers:  # float32 does not hold every code
+            like = like.new_empty(0, dtype=torch.int64)
+        self._padded = PaddedSamples(self._shape, like, BLOCK)
         self._pending: list[StackBatch] = []
 
     def _build_stacks(self, models: Sequence[Model]) -> None:
