@@ -189,10 +189,9 @@ def _probe(model: nn.Module, config: TrialConfig, shape: Shape, classes: int) ->
             f"model '{name}': cannot take samples of shape {shape}: {why.rstrip('.') if size else why}{size}"
         ) from error
     if not isinstance(outputs, Tensor):
-        kind = type(outputs).__name__
         raise ConfigError(
-            f"model '{name}': its forward returns no tensor but {kind}; it must return one of shape (2, {classes}) for "
-            "2 samples"
+            f"model '{name}': its forward returns a value of type {type(outputs).__name__}; it must return a tensor, "
+            f"of shape (2, {classes}) for 2 samples"
         )
     actual = tuple(outputs.shape)
     if actual != (2, classes):

@@ -244,7 +244,7 @@ def test_losses_are_of_the_models_types() -> None:
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda _: nn.GRU(8, 3), "the model's forward returns no tensor but tuple; it must return one"),
+        (lambda _: nn.GRU(8, 3), "forward returns a value of type tuple; return a tensor, or write a loop"),
         (lambda _: torch.jit.script(nn.Linear(8, 3)), "cannot train its model: .* is compiled by torch.jit; write a"),
         (lambda _: nn.Identity(), "cannot train its model: it has nothing to train; write a loop of one trial"),
     ],

@@ -296,8 +296,10 @@ class SerialModules(StackedModules):
         tensors = self._own[index] | buffers
         outputs: Tensor = functional_call(module, tensors, (samples,))
         if not isinstance(outputs, Tensor):
-            kind = type(outputs).__name__
-            raise RunError(f"trial.stack: the model's forward returns no tensor but {kind}; it must return one")
+            raise RunError(
+                f"trial.stack: the model's forward returns a value of type {type(outputs).__name__}; return a "
+                "tensor, or write a loop of one trial, without stack=True"
+            )
         _keep_place(self._own[index], self._parts(index, self.parameters))
         own = ((buffer, tensors[name].detach()) for name, buffer in buffers.items() if tensors[name] is not buffer)
         self._replaced.extend(own)
