@@ -12,7 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.config import registry
-from hpo.config.cohort_key import is_measured, run_key, stack_key
+from hpo.config.cohort_key import UNSTACKABLE, is_measured, run_key, stack_key
 from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.errors import HpoError, LeaseLostError
 from hpo.execution.deaths import is_suspect
@@ -26,7 +26,9 @@ from hpo.study.study import ClaimedTrial, Study
 
 __all__ = ["CohortClaimer", "CohortSize", "may_stack"]
 
-PER_TRIAL = ("optimizer", "schedule")  # groups of parameters of which each trial of a stack has its own
+# Parameters of which each model of a stack has its own, besides all of these groups.
+OWN_IN_STACKS = frozenset({"epochs", "patience", "min_delta", "init_seed"})
+OWN_GROUPS = frozenset({"optimizer", "schedule"})
 
 
 def may_stack(config: TrialConfig, device: str = "cpu") -> bool:
@@ -106,11 +108,14 @@ class CohortClaimer:
                 longest[key.run] = key.config
         return list(longest.values())
 
-    def has_companions(self, claim: ClaimedTrial, config: TrialConfig) -> bool:
-        """Return whether any trial that may be claimed can be in one stack with this one, or is answered by its run."""
+    def has_companions(self, claim: ClaimedTrial, config: TrialConfig, *, mixed: bool) -> bool:
+        """Return whether any trial that may be claimed can be in one stack with this one, or is answered by its run.
+
+        If `mixed`, those of other stacks count, too.
+        """
         first = self._make_key(config)
         candidates = self._candidates(claim)
-        return bool(_matching(first, candidates, candidates, mixed=False))
+        return bool(_matching(first, candidates, candidates, mixed=mixed))
 
     def claim(
         self, worker: WorkerInfo, claim: ClaimedTrial, config: TrialConfig, size: CohortSize
@@ -209,16 +214,13 @@ class CohortClaimer:
             return None
 
 
-def _shape_key(config: TrialConfig) -> tuple[tuple[str, object], ...]:
-    """Return the values that may decide the shapes of a model of the user's own.
-
-    A loop uses parameters of the optimizer and the schedule too, of which its stack has one for each trial.
-    """
-    values = shape_values(config)
-    if registry.models.get(config.model).loop:
-        parameters = all_parameters([config.model])
-        values = {name: each for name, each in values.items() if parameters[name].group not in PER_TRIAL}
-    return tuple(values.items())
+def _shape_key(config: TrialConfig) -> Iterable[tuple[str, object]]:
+    """Yield the values that may decide the shapes of a model, by name, but for what each of a stack has itself."""
+    table = all_parameters([config.model], config._models)
+    for name, value in shape_values(config).items():
+        # What a loop's stack refuses fails by itself.
+        if value in UNSTACKABLE or not (name in OWN_IN_STACKS or table[name].group in OWN_GROUPS):
+            yield name, value
 
 
 def _select(

@@ -73,12 +73,14 @@ class CohortSizes:
         """Return the size of the cohort of a trial."""
         asked = self._context.options.cohort
         fixed = self._study.definition.fixed
-        if asked is not None:
-            return CohortSize(asked, lambda _: asked - 1) if self._stackable(first.config) else ALONE
-        if fixed and is_measured(first.config) and not self._claimer.has_companions(first.claim, first.config):
-            return ALONE  # which needs no check
+        if fixed and is_measured(first.config):
+            mixed = asked is not None  # a size that was asked for is filled with any trials
+            if not self._claimer.has_companions(first.claim, first.config, mixed=mixed):
+                return ALONE  # which needs no check
         if not self._stackable(first.config):
             return ALONE
+        if asked is not None:
+            return CohortSize(asked, lambda _: asked - 1)
         if first.claim.taken_over:
             return CohortSize(self._trials(self._count_fitting(first.config)))  # as they were trained before
         if fixed:

@@ -109,6 +109,24 @@ def test_a_cohort_is_as_large_as_asked(
     assert set(states(study)) == {COMPLETE}
 
 
+@pytest.mark.parametrize(("cohort", "sizes"), [(4, [4, 2]), (None, [1] * 6)])
+def test_a_cohort_as_large_as_asked_is_filled_with_trials_of_other_shapes(
+    tmp_path: Path, stack: Stack, monkeypatch: pytest.MonkeyPatch, cohort: int | None, sizes: list[int]
+) -> None:
+    for kept in (registry.models, registry.metrics):
+        monkeypatch.setattr(kept, "_entries", dict(kept._entries))
+
+    @hpo.training_loop("of_widths", uses=["epochs", "learning_rate", "batch_size", "width"], stack=True)
+    def of_widths(trial: hpo.Trial) -> None:
+        pass
+
+    space = {"model": "of_widths", "epochs": 1, "batch_size": 32, "width": [8, 9, 10, 11, 12, 13]}
+    study = make(tmp_path, sampler="grid", parameters=space)
+    make_worker(study, cohort=cohort).run()
+    assert [len(configs) for configs in stack.trained] == sizes
+    assert set(states(study)) == {COMPLETE}
+
+
 def test_trials_with_splits_of_their_own_are_as_many_as_a_cohort_may_have(tmp_path: Path) -> None:
     fixed = {**SMALL, "learning_rate": 0.01}
     study = make(tmp_path, resplit="per_trial", sampler="random", trials=12, parameters=fixed)
