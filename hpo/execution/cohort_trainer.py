@@ -33,13 +33,13 @@ from hpo.training.loop import train
 from hpo.training.member import TrainResult
 from hpo.training.memory import release_memory
 from hpo.training.settings import TrainSettings
-from hpo.training.stacked.check import why_alone
+from hpo.training.stacked.check import warm_up, why_alone
 from hpo.utils.text import first_line, summarize_error
 
 __all__ = ["CohortTrainer"]
 
 log = logging.getLogger("hpo.execution.worker")
-FREE_CHECKS = 1.0  # seconds of checks of own models that every study has
+FREE_CHECKS = 1.0  # seconds of the processor, which others may be using too, for checks of own models in every study
 CHECK_SHARE = 0.05  # of the time of training, for further ones
 
 
@@ -141,9 +141,11 @@ class CohortTrainer:
             if self._check_seconds > max(FREE_CHECKS, share):
                 self._notes.note_delay(config, "other models' checks have taken their share of the time")
                 return False
-            since = time.perf_counter()
+            if not self._stackable:
+                warm_up()
+            since = time.thread_time()
             self._stackable[key] = self._check(config)
-            self._check_seconds += time.perf_counter() - since
+            self._check_seconds += time.thread_time() - since
         return self._stackable[key]
 
     def _check(self, config: TrialConfig) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ import hpo
 from hpo.config import registry
 from hpo.config.trial_config import TrialConfig
 from hpo.errors import DataError, OutOfMemoryError, RegistryError, RequestError, RunError
+from hpo.execution import cohort_trainer
 from hpo.execution.deaths import MAX_DEATHS
 from hpo.execution.stack_notes import StackNotes
 from hpo.execution.worker import cores_per_worker
@@ -131,6 +133,28 @@ def test_a_worker_that_puts_a_check_off_leaves_what_another_has_found(tmp_path: 
     early.note_check(configs[0], None)  # which says more than that the check was put off
     late.note_delay(configs[0], "the time is up")
     assert all(note.why is None for note in read_stack_notes(study))
+
+
+def test_neither_imports_nor_other_processes_put_checks_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @hpo.model("timed", uses=["width"])
+    def timed(config: Any, shape: Any, classes: int) -> Any:
+        raise NotImplementedError
+
+    def compute() -> None:
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+
+    checks = {4: lambda: time.sleep(0.2), 8: compute, 16: lambda: None}
+    monkeypatch.setattr(cohort_trainer, "FREE_CHECKS", 0.1)
+    monkeypatch.setattr(cohort_trainer, "warm_up", compute)  # as imports do
+    monkeypatch.setattr(cohort_trainer, "why_alone", lambda config, _: checks[config.width]())
+    small_npz(tmp_path / "small.npz")
+    study = make_other(tmp_path, "timed", {"model": "timed", "width": [4, 8, 16]}, trials=4)
+    trials = make_worker(study).trials
+    assert isinstance(trials, cohort_trainer.CohortTrainer)
+    configs = [TrialConfig(model="timed", width=width) for width in checks]
+    assert [trials._may_stack(config) for config in configs] == [True, True, False]
 
 
 def test_a_model_that_fails_takes_no_other_out_of_the_cohort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

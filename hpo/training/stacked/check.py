@@ -44,6 +44,7 @@ __all__ = [
     "find_parameter_obstacle",
     "find_structure",
     "measure_gain",
+    "warm_up",
     "why_alone",
     "why_modules_alone",
 ]
@@ -67,6 +68,11 @@ MEANINGS = {
 GAIN = 1.1  # times as fast as one at a time, below which a stack is not worth it
 _verdicts: dict[Hashable, str | None] = {}  # by structure
 _by_values: dict[Hashable, str | None] = {}  # by the values that a module is built from
+
+
+def warm_up() -> None:
+    """Have torch import what it imports for the first optimizer: a second, of which no check is to be accused."""
+    torch.optim.Adam([nn.Parameter(torch.zeros(1))])
 
 
 def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> str | None:
