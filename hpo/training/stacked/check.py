@@ -71,7 +71,7 @@ _by_values: dict[Hashable, str | None] = {}  # by the values that a module is bu
 
 
 def warm_up() -> None:
-    """Have torch import what it imports for the first optimizer: a second, of which no check is to be accused."""
+    """Have torch import what it imports for the first optimizer: a second, which is not the check of any model."""
     torch.optim.Adam([nn.Parameter(torch.zeros(1))])
 
 
