@@ -240,11 +240,25 @@ def test_losses_are_of_the_models_types() -> None:
         assert losses(found[number]) == pytest.approx(losses(expected), rel=1e-6)
 
 
+class Returns(nn.Module):
+    """Model that returns what a function makes of its outputs."""
+
+    def __init__(self, function: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.function = nn.Linear(8, 3), function
+
+    def forward(self, x: Tensor) -> object:
+        return self.function(self.layer(x))
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Casting complex values:UserWarning")
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda _: nn.GRU(8, 3), "forward returns a value of type tuple; return a tensor, or write a loop"),
+        (lambda _: nn.GRU(8, 3), "forward returns a value of type tuple; return a tensor of .*, or write a loop"),
+        (lambda _: Returns(torch.mean), "forward returns a single number; return a tensor of real numbers, "),
+        (lambda _: Returns(torch.Tensor.cfloat), "forward returns complex numbers; return a tensor of real numbers, "),
         (lambda _: torch.jit.script(nn.Linear(8, 3)), "cannot train its model: .* is compiled by torch.jit; write a"),
         (lambda _: nn.Identity(), "cannot train its model: it has nothing to train; write a loop of one trial"),
     ],

@@ -140,6 +140,20 @@ def test_what_trains_alone_says_why(monkeypatch):
     assert "lbfgs" in (why_alone(own(optimizer="lbfgs"), on) or "")
     monkeypatch.setattr(check, "measure_gain", lambda *_: Timing(1.0, 2.0))
     assert why_alone(own(), on) == "a stack is 0.5 times as fast as one at a time here"
+
+
+class Pair(nn.Linear):
+    """Module that returns two tensors."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().forward(x), x
+
+
+def test_a_model_that_cannot_be_trained_says_why_and_not_that_it_was_not_checked(monkeypatch):
+    monkeypatch.setattr(registry.models, "_entries", dict(registry.models._entries))
+    hpo.model("own_pair")(lambda config, shape, classes: Pair(shape[0], classes))
+    found = why_alone(own("own_pair"), data(own()))
+    assert found == "its forward returns a value of type tuple; it must return a tensor, of shape (2, 3) for 2 samples"
     assert stack_key(own("own_other")) is None
 
 

@@ -24,6 +24,7 @@ from hpo.config import registry
 from hpo.config.cohort_key import AVERAGES_ALONE, is_measured, stack_key, used_values, why_unstackable
 from hpo.config.parameter import Parameter, Value
 from hpo.config.trial_config import TrialConfig, all_parameters
+from hpo.errors import ConfigError
 from hpo.training.data import Data
 from hpo.training.memory import is_out_of_memory
 from hpo.training.models import build_model
@@ -35,7 +36,7 @@ from hpo.training.stacked.modules import StackedModules, flatten_samples, is_nor
 from hpo.training.stacked.sequential import StackedSequential, is_sequential
 from hpo.training.stacked.structure import attributes_of, number_structures, structure_of
 from hpo.training.stacked.user_values import name_change, read_user_values
-from hpo.utils.text import shorten, summarize_error
+from hpo.utils.text import first_line, shorten, summarize_error
 
 __all__ = [
     "Timing",
@@ -85,9 +86,6 @@ def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> st
         config: the configuration.
         data: prepared for it.
         clock: returns seconds that only grow; by default of this process on a CPU, which others may be using too.
-
-    Raises:
-        ConfigError: the model cannot take the data's samples.
     """
     if stack_key(config, data.device.type) is None:
         return why_unstackable(config, data.device.type)
@@ -101,7 +99,10 @@ def why_alone(config: TrialConfig, data: Data, clock: Clock | None = None) -> st
     settings = entry.target, config.batch_size, config.task, config.loss, data.shape, data.classes, data.device
     values = (*used_values(config).items(), *settings)
     if values not in _by_values:
-        first, second = (build_model(change_seed(config, i), data.shape, data.classes) for i in range(2))
+        try:
+            first, second = (build_model(change_seed(config, i), data.shape, data.classes) for i in range(2))
+        except ConfigError as error:  # training will raise it again, and fail the trial
+            return first_line(error).removeprefix(f"model '{config.model}': ")
         if (found := find_differing_part(first, second)) is not None:
             return found
         key = structure_of(first), compute_type(config), settings

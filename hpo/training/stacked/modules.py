@@ -295,10 +295,10 @@ class SerialModules(StackedModules):
         buffers = {name: buffer[index] for name, buffer in self._buffers.items()}
         tensors = self._own[index] | buffers
         outputs: Tensor = functional_call(module, tensors, (samples,))
-        if not isinstance(outputs, Tensor):
+        if (returned := _name_unfit(outputs)) is not None:
             raise RunError(
-                f"trial.stack: the model's forward returns a value of type {type(outputs).__name__}; return a "
-                "tensor, or write a loop of one trial, without stack=True"
+                f"trial.stack: the model's forward returns {returned}; return a tensor of real numbers, (samples, …), "
+                "or write a loop of one trial, without stack=True"
             )
         _keep_place(self._own[index], self._parts(index, self.parameters))
         own = ((buffer, tensors[name].detach()) for name, buffer in buffers.items() if tensors[name] is not buffer)
@@ -316,6 +316,15 @@ class SerialModules(StackedModules):
             if gradient is not None:
                 gradients[name][index] = gradient.to_dense()
         return gradients
+
+
+def _name_unfit(outputs: object) -> str | None:
+    """Return what outputs are that the one tensor of all members' cannot hold; None of those that it can."""
+    if not isinstance(outputs, Tensor):
+        return f"a value of type {type(outputs).__name__}"
+    if not outputs.ndim:
+        return "a single number"
+    return "complex numbers" if outputs.is_complex() else None
 
 
 def _make_leaves(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
