@@ -85,6 +85,8 @@ class CohortTrainer:
         if first is None:
             return []
         trials = [first, *filter(None, map(self._start, self._claim_more(first)))]
+        for trial in trials:
+            self._notes.note_known(trial.config, self.data.device.type)
         cohorts: dict[Hashable, list[RunningTrial]] = {}
         for trial in trials:
             loop = registry.models.get(trial.config.model).loop

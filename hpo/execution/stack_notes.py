@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from hpo.config.cohort_key import is_measured, used_values
+from hpo.config.cohort_key import is_measured, used_values, why_unstackable
 from hpo.config.trial_config import TrialConfig
 from hpo.study import Study
 from hpo.study.operations.stack_notes import StackNote, read_stack_notes, write_stack_note
@@ -14,6 +16,7 @@ from hpo.training.member import Member, Metrics
 __all__ = ["StackNotes", "shape_values"]
 
 log = logging.getLogger("hpo.execution.worker")
+DECIDING = ("optimizer", "precision", "averaging", "freeze")  # with which no model is stacked, whatever it is
 
 
 class StackNotes(Callback):
@@ -32,6 +35,12 @@ class StackNotes(Callback):
         if (member.stack > 1 or member.alone is not None) and len(member.history) == member.resumed_from + 1:
             self._note(member.config, member.stack, member.alone)
 
+    def note_known(self, config: TrialConfig, device: str) -> None:
+        """Note why a configuration is trained alone on that type of device, where no check need find that out."""
+        if is_measured(config) and (why := why_unstackable(config, device)) is not None:
+            values = config.effective()
+            self._note(config, 1, why, {name: values[name] for name in DECIDING if name in values})
+
     def note_check(self, config: TrialConfig, why: str | None) -> None:
         """Note why a configuration is trained alone, or that it can be stacked."""
         self._note(config, 1, why)
@@ -40,10 +49,19 @@ class StackNotes(Callback):
         """Note why a configuration is trained alone before it has been checked, unless a worker has found out more."""
         self._note(config, 1, why, only_first=True)
 
-    def _note(self, config: TrialConfig, at_once: int, why: str | None, *, only_first: bool = False) -> None:
+    def _note(
+        self,
+        config: TrialConfig,
+        at_once: int,
+        why: str | None,
+        more: Mapping[str, object] = MappingProxyType({}),
+        *,
+        only_first: bool = False,
+    ) -> None:
+        """Note what is known of a configuration by the values that may decide its shapes, and more."""
         if not is_measured(config):
             return
-        note = StackNote.of(str(config.model), shape_values(config), at_once, why)
+        note = StackNote.of(str(config.model), {**shape_values(config), **more}, at_once, why)
         if self._says(note, only_first=only_first):
             return
         # Others write notes too, and a new one is rare.

@@ -26,7 +26,7 @@ from hpo.storage.tables import LEASES
 from hpo.study import Study, StudyStorage
 from hpo.study.files.study_files import StudyFiles
 from hpo.study.input.study_file import parse_definition
-from hpo.study.operations.stack_notes import read_stack_notes
+from hpo.study.operations.stack_notes import describe_stacks, read_stack_notes
 from hpo.study.operations.worker_status import read_worker_states, stop_workers
 from tests.data import small_npz
 from tests.study.helpers import holder, new_storage, sqlite_url
@@ -155,6 +155,28 @@ def test_neither_imports_nor_other_processes_put_checks_off(tmp_path: Path, monk
     assert isinstance(trials, cohort_trainer.CohortTrainer)
     configs = [TrialConfig(model="timed", width=width) for width in checks]
     assert [trials._may_stack(config) for config in configs] == [True, True, False]
+
+
+def test_what_keeps_a_model_out_of_stacks_is_noted_without_a_check(tmp_path: Path) -> None:
+    def build(config: Any, shape: Any, classes: int) -> Any:
+        from torch import nn
+
+        return nn.Sequential(nn.Flatten(), nn.Linear(36, classes))
+
+    hpo.model("of_integers", integers=True)(build)
+    hpo.model("of_floats")(build)
+    hpo.training_loop("unstacked", uses=["learning_rate"])(lambda trial: {"val_accuracy": 0.5})
+    small_npz(tmp_path / "small.npz")
+    found = {}
+    for name, more in (("of_integers", {}), ("of_floats", {"optimizer": ["lbfgs", "sgd"]}), ("unstacked", {})):
+        parameters = {"model": name, "learning_rate": [0.1, 0.01], **more}
+        parameters |= {} if name == "unstacked" else {"epochs": 1}
+        study = make_other(tmp_path, name, parameters, trials=4 if more else 2, sampler="grid")
+        make_worker(study).run()
+        found |= describe_stacks(read_stack_notes(study))
+    assert found["of_integers"] == "one at a time: it takes whole numbers, and a stack computes real ones"
+    assert "one at a time (optimizer lbfgs): lbfgs looks at a batch several times in a step" in found["of_floats"]
+    assert found["unstacked"] == "one at a time: its loop does not ask for stacks (stack=True)"
 
 
 def test_a_model_that_fails_takes_no_other_out_of_the_cohort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -138,7 +138,13 @@ def _list_values(notes: Sequence[StackNote], names: Sequence[str]) -> str:
     """Return the values that tell notes from others: ` (width 16, 32)`."""
     parts = []
     for name in names:
-        values = list(dict.fromkeys(shorten(str(note.parameters.get(name)), 30, quote=False) for note in notes))
+        values = list(
+            dict.fromkeys(
+                shorten(str(note.parameters.get(name)), 30, quote=False) for note in notes if name in note.parameters
+            )
+        )
+        if not values:
+            continue
         more = ", …" if len(values) > SHOWN else ""
         parts.append(f"{shorten(name, 60, quote=False)} {', '.join(values[:SHOWN])}{more}")
     return f" ({'; '.join(parts)})" if parts else ""
