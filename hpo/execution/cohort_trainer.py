@@ -141,7 +141,7 @@ class CohortTrainer:
         if key not in self._stackable:
             share = CHECK_SHARE * self.context.work.current_seconds()["training"]
             if self._check_seconds > max(FREE_CHECKS, share):
-                self._notes.note_delay(config, "other models' checks have taken their share of the time")
+                self._notes.note_delay(config, "other checks have taken their share of the time")
                 return False
             if not self._stackable:
                 warm_up()

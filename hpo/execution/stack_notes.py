@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from hpo.config import registry
 from hpo.config.cohort_key import is_measured, used_values, why_unstackable
 from hpo.config.trial_config import TrialConfig
 from hpo.study import Study
@@ -29,6 +30,7 @@ class StackNotes(Callback):
     def __init__(self, study: Study) -> None:
         self._study = study
         self._known: dict[str, StackNote] = {}
+        self._said: set[tuple[str, str]] = set()
 
     def on_epoch(self, member: Member, metrics: Metrics) -> None:  # noqa: ARG002
         """Note the size of a stack, or why there is none, after the first epoch of an attempt."""
@@ -61,7 +63,8 @@ class StackNotes(Callback):
         """Note what is known of a configuration by the values that may decide its shapes, and more."""
         if not is_measured(config):
             return
-        note = StackNote.of(str(config.model), {**shape_values(config), **more}, at_once, why)
+        batch = {} if registry.models.get(config.model).loop else {"batch_size": config.batch_size}
+        note = StackNote.of(str(config.model), {**shape_values(config), **batch, **more}, at_once, why)
         if self._says(note, only_first=only_first):
             return
         # Others write notes too, and a new one is rare.
@@ -69,7 +72,9 @@ class StackNotes(Callback):
         if self._says(note, only_first=only_first):
             return
         if why is not None:
-            log.info("model %s is trained one at a time: %s", note.model, why)
+            if (note.model, why) not in self._said:
+                log.info("model %s, or some of its shapes, is trained one at a time: %s", note.model, why)
+            self._said.add((note.model, why))
         write_stack_note(self._study, note, len(self._known))
         self._known[note.key] = note
 

@@ -36,6 +36,26 @@ def test_notes_are_read_as_they_were_written():
     assert describe_stacks(notes) == {"net": line}
 
 
+def test_values_that_several_lines_share_are_named_in_their_combinations():
+    done, late = [("relu", 16), ("relu", 32)], [("relu", 8), ("tanh", 16)]
+    notes = [StackNote.of("net", {"act": act, "dim": dim}, 2, None) for act, dim in done]
+    notes += [StackNote.of("net", {"act": act, "dim": dim}, 1, "too slow") for act, dim in late]
+    line = (
+        "stacked (act relu; dim 16, 32), up to 2 at a time; one at a time (act relu, dim 8; act tanh, dim 16): too slow"
+    )
+    assert describe_stacks(notes) == {"net": line}
+    mixed = [*notes, StackNote.of("net", {"act": "tanh", "dim": 32}, 2, None)]
+    assert describe_stacks(mixed)["net"].startswith(
+        "stacked (act relu, dim 16; act relu, dim 32; act tanh, dim 32), up to 2 at a time; "
+    )
+
+
+def test_a_value_that_only_some_notes_have_is_named_there():
+    notes = [StackNote.of("net", {}, 8, None), StackNote.of("net", {"optimizer": "lbfgs"}, 1, "several times")]
+    line = "stacked, up to 8 at a time; one at a time (optimizer lbfgs): several times"
+    assert describe_stacks(notes) == {"net": line}
+
+
 NOTE = {"model": "net", "parameters": {}, "at_once": 8, "why": None}
 
 

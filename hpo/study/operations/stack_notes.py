@@ -42,7 +42,7 @@ class StackNote(BaseModel):
 
     Attributes:
         model: its name.
-        parameters: the values that may decide its shapes, by name.
+        parameters: the values that may decide how it is trained, by name.
         at_once: how many were trained at once.
         why: why it is trained alone; None where it is not.
     """
@@ -125,26 +125,37 @@ def _describe(notes: Sequence[StackNote]) -> str:
     lines = []
     if stacked:
         most = max(note.at_once for note in stacked)
-        where = "" if len(stacked) == len(notes) else _list_values(stacked, apart)
+        where = _list_values(stacked, notes, apart)
         lines.append(f"stacked{where}, up to {most} at a time" if most > 1 else f"can be stacked{where}, no two were")
     for why in {note.why: 0 for note in notes if note.why is not None}:
         alone = [note for note in notes if note.why == why]
-        where = "" if len(alone) == len(notes) else _list_values(alone, apart)
+        where = _list_values(alone, notes, apart)
         lines.append(f"one at a time{where}: {shorten(why, 300, quote=False)}")
     return "; ".join(lines)
 
 
-def _list_values(notes: Sequence[StackNote], names: Sequence[str]) -> str:
-    """Return the values that tell notes from others: ` (width 16, 32)`."""
-    parts = []
-    for name in names:
-        values = list(
-            dict.fromkeys(
-                shorten(str(note.parameters.get(name)), 30, quote=False) for note in notes if name in note.parameters
-            )
-        )
-        if not values:
-            continue
-        more = ", …" if len(values) > SHOWN else ""
-        parts.append(f"{shorten(name, 60, quote=False)} {', '.join(values[:SHOWN])}{more}")
-    return f" ({'; '.join(parts)})" if parts else ""
+def _list_values(notes: Sequence[StackNote], among: Sequence[StackNote], names: Sequence[str]) -> str:
+    """Return what tells notes from the others among which they are: ` (act relu; width 16, 32)`.
+
+    Where that would be true of others too, each combination is: ` (act relu, width 16; act tanh, width 8)`.
+    """
+    others = [note for note in among if note not in notes]
+    if not others:
+        return ""
+    values = {name: list(dict.fromkeys(_get_texts(notes, name))) for name in names}
+    shown = {name: shorten(name, 60, quote=False) for name in names}
+    if any(all(text in values[name] for name in names for text in _get_texts([other], name)) for other in others):
+        pairs = ([f"{shown[name]} {text}" for name in names for text in _get_texts([note], name)] for note in notes)
+        parts = [_list_some([", ".join(each) for each in pairs if each], "; ")]
+    else:
+        parts = [f"{shown[name]} {_list_some(found, ', ')}" for name, found in values.items() if found]
+    return f" ({'; '.join(parts)})" if any(parts) else ""
+
+
+def _get_texts(notes: Sequence[StackNote], name: str) -> list[str]:
+    """Return a parameter's values in those notes that have it."""
+    return [shorten(str(note.parameters[name]), 30, quote=False) for note in notes if name in note.parameters]
+
+
+def _list_some(texts: Sequence[str], separator: str) -> str:
+    return separator.join(texts[:SHOWN]) + (f"{separator}…" if len(texts) > SHOWN else "")
