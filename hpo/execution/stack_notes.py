@@ -17,7 +17,7 @@ from hpo.training.member import Member, Metrics
 __all__ = ["StackNotes", "shape_values"]
 
 log = logging.getLogger("hpo.execution.worker")
-DECIDING = ("optimizer", "precision", "averaging", "freeze")  # with which no model is stacked, whatever it is
+DECIDING = ("optimizer", "precision", "weight_averaging", "freeze")  # with which no model is stacked, whatever it is
 
 
 class StackNotes(Callback):

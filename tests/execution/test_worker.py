@@ -163,18 +163,16 @@ def test_what_keeps_a_model_out_of_stacks_is_noted_without_a_check(tmp_path: Pat
 
         return nn.Sequential(nn.Flatten(), nn.Linear(36, classes))
 
-    hpo.model("of_integers", integers=True)(build)
     hpo.model("of_floats")(build)
     hpo.training_loop("unstacked", uses=["learning_rate"])(lambda trial: {"val_accuracy": 0.5})
     small_npz(tmp_path / "small.npz")
     found = {}
-    for name, more in (("of_integers", {}), ("of_floats", {"optimizer": ["lbfgs", "sgd"]}), ("unstacked", {})):
+    for name, more in (("of_floats", {"optimizer": ["lbfgs", "sgd"]}), ("unstacked", {})):
         parameters = {"model": name, "learning_rate": [0.1, 0.01], **more}
         parameters |= {} if name == "unstacked" else {"epochs": 1}
         study = make_other(tmp_path, name, parameters, trials=4 if more else 2, sampler="grid")
         make_worker(study).run()
         found |= describe_stacks(read_stack_notes(study))
-    assert found["of_integers"] == "one at a time: it takes whole numbers, and a stack computes real ones"
     assert "one at a time (optimizer lbfgs): lbfgs looks at a batch several times in a step" in found["of_floats"]
     assert found["unstacked"] == "one at a time: its loop does not ask for stacks (stack=True)"
 
