@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from hpo.config import registry
 from hpo.config.cohort_key import is_measured, used_values, why_unstackable
-from hpo.config.trial_config import TrialConfig
+from hpo.config.trial_config import TrialConfig, all_parameters
 from hpo.study import Study
 from hpo.study.operations.stack_notes import StackNote, read_stack_notes, write_stack_note
 from hpo.training.callbacks import Callback
@@ -17,7 +16,7 @@ from hpo.training.member import Member, Metrics
 __all__ = ["StackNotes", "shape_values"]
 
 log = logging.getLogger("hpo.execution.worker")
-DECIDING = ("optimizer", "precision", "weight_averaging", "freeze")  # with which no model is stacked, whatever it is
+DECIDING = ("optimizer", "precision", "weight_averaging", "freeze")  # with some of whose values no shape is stacked
 
 
 class StackNotes(Callback):
@@ -40,8 +39,9 @@ class StackNotes(Callback):
     def note_known(self, config: TrialConfig, device: str) -> None:
         """Note why a configuration is trained alone on that type of device, where no check need find that out."""
         if is_measured(config) and (why := why_unstackable(config, device)) is not None:
-            values = config.effective()
-            self._note(config, 1, why, {name: values[name] for name in DECIDING if name in values})
+            table, values = all_parameters(), config.effective().items()
+            decide = {name: each for name, each in values if name in DECIDING and each != table[name].default}
+            self._note(config, 1, why, decide)
 
     def note_check(self, config: TrialConfig, why: str | None) -> None:
         """Note why a configuration is trained alone, or that it can be stacked."""
@@ -56,15 +56,17 @@ class StackNotes(Callback):
         config: TrialConfig,
         at_once: int,
         why: str | None,
-        more: Mapping[str, object] = MappingProxyType({}),
+        parameters: Mapping[str, object] | None = None,
         *,
         only_first: bool = False,
     ) -> None:
-        """Note what is known of a configuration by the values that may decide its shapes, and more."""
+        """Note what is known of a configuration by some parameters; by default those that may decide its shapes."""
         if not is_measured(config):
             return
-        batch = {} if registry.models.get(config.model).loop else {"batch_size": config.batch_size}
-        note = StackNote.of(str(config.model), {**shape_values(config), **batch, **more}, at_once, why)
+        if parameters is None:
+            batch = {} if registry.models.get(config.model).loop else {"batch_size": config.batch_size}
+            parameters = {**shape_values(config), **batch}
+        note = StackNote.of(str(config.model), parameters, at_once, why)
         if self._says(note, only_first=only_first):
             return
         # Others write notes too, and a new one is rare.

@@ -13,6 +13,7 @@ from hpo.space.domains import Between, Condition, Domain, Range
 
 __all__ = [
     "amount_text",
+    "candidate_text",
     "cell_text",
     "condition_text",
     "count_text",
